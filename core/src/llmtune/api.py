@@ -1,0 +1,81 @@
+"""Everything a plugin may import from llmtune."""
+
+from llmtune.config.environment import cache_folder
+from llmtune.config.section import Section
+from llmtune.errors import (
+    CheckpointError,
+    DataError,
+    HubUnreachable,
+    Interrupted,
+    LlmtuneError,
+    NotInCache,
+    OutputError,
+    PluginFailed,
+    UnknownName,
+    UsageError,
+)
+from llmtune.hookspecs import hookimpl
+from llmtune.interfaces.engine import Chunk, Engine, GenerationRequest
+from llmtune.interfaces.hub import Hub
+from llmtune.interfaces.preprocessor import Preprocessor
+from llmtune.interfaces.quantizer import Quantizer
+from llmtune.interfaces.template import Template
+from llmtune.interfaces.trainer import Callback, RunResult, Trainer, TrainingJob
+from llmtune.interfaces.tuner import Tuner
+from llmtune.specs import (
+    DatasetSpec,
+    Encoded,
+    LoadedModel,
+    LoadOptions,
+    Message,
+    ModelSpec,
+    Row,
+    RunContext,
+    TemplateSpec,
+)
+from llmtune.model.dtype import torch_dtype
+from llmtune.model.load import load_pretrained
+from llmtune.train import checkpoint
+from llmtune.train.interrupt import StopRequest, stop_requests
+
+__all__ = [
+    "CheckpointError",
+    "Callback",
+    "Chunk",
+    "DataError",
+    "DatasetSpec",
+    "Encoded",
+    "Engine",
+    "GenerationRequest",
+    "Hub",
+    "HubUnreachable",
+    "Interrupted",
+    "LlmtuneError",
+    "LoadOptions",
+    "LoadedModel",
+    "Message",
+    "ModelSpec",
+    "NotInCache",
+    "OutputError",
+    "PluginFailed",
+    "Preprocessor",
+    "Quantizer",
+    "Row",
+    "RunContext",
+    "RunResult",
+    "Section",
+    "Template",
+    "TemplateSpec",
+    "Trainer",
+    "TrainingJob",
+    "Tuner",
+    "UnknownName",
+    "UsageError",
+    "StopRequest",
+    "cache_folder",
+    "checkpoint",
+    "hookimpl",
+    "load_pretrained",
+    "stop_requests",
+    "torch_dtype",
+]

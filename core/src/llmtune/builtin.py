@@ -1,0 +1,58 @@
+"""Core's own answers to the hooks, as the plugin `llmtune.builtin`: same contract, same path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from llmtune.data import preprocess
+from llmtune.data.files import read_records
+from llmtune.hookspecs import hookimpl
+from llmtune.interfaces.preprocessor import Preprocessor
+from llmtune.interfaces.template import Template
+from llmtune.interfaces.trainer import Callback, RunResult
+from llmtune.specs import DatasetSpec, LoadedModel, LoadOptions, ModelSpec, RunContext, TemplateSpec
+from llmtune.train.log import JsonlLog, draw_curves
+
+
+@hookimpl
+def llmtune_load_model(spec: ModelSpec, options: LoadOptions, run: RunContext) -> LoadedModel | None:
+    from llmtune.model.load import load_pretrained
+
+    return load_pretrained(spec.folder, options) if spec.folder is not None else None
+
+
+@hookimpl
+def llmtune_create_template(spec: TemplateSpec, tokenizer: Any, run: RunContext) -> Template:
+    from llmtune.template.chat_format import ChatFormat
+
+    return ChatFormat(spec, tokenizer)
+
+
+@hookimpl
+def llmtune_create_preprocessor(name: str, options: Any, run: RunContext) -> Preprocessor | None:
+    if name == "auto":
+        return preprocess.auto
+    return preprocess.LAYOUTS[name][1] if name in preprocess.LAYOUTS else None
+
+
+@hookimpl
+def llmtune_load_dataset(spec: DatasetSpec, split: str, run: RunContext) -> Iterable[Mapping[str, Any]] | None:
+    return read_records(spec.path) if spec.path is not None else None
+
+
+@hookimpl
+def llmtune_callbacks(run: RunContext) -> Iterable[Callback]:
+    return [JsonlLog(_folder(run))]
+
+
+@hookimpl
+def llmtune_run_finished(result: RunResult, run: RunContext) -> None:
+    draw_curves(_folder(run))
+
+
+def _folder(run: RunContext) -> Path:
+    if run.folder is None:
+        raise ValueError("this hook belongs to commands with a run folder")
+    return run.folder

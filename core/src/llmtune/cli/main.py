@@ -1,0 +1,176 @@
+"""The front door: find the command in the catalogue, import it alone, run it, show errors plainly.
+
+Nothing heavy is imported here. Typer is imported by the small commands that use it (0.15 s), pydantic
+by commands with a configuration (0.3 s), torch by pipelines.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llmtune import __version__
+from llmtune.errors import LlmtuneError, PluginFailed, UsageError, did_you_mean
+
+_OVERVIEW = """\
+Usage: llmtune COMMAND [OPTIONS]
+
+Fine-tune, serve, evaluate and export language models.
+
+Commands:
+{commands}
+
+Options:
+  --version              print the version
+  -h, --help             print this; after a command, its options
+  -p no:NAME             switch one plugin off for this call (repeatable)
+  --custom_register_path FILE
+                         a Python file that registers models, datasets, templates, tuners, commands
+"""
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """What a command gets besides its own arguments (`ctx.obj` in a typer command)."""
+
+    catalogue: Any
+    """The `Catalogue`, local plugins included."""
+    command: str
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    try:
+        return _run(list(arguments))
+    except LlmtuneError as error:
+        _show(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output (`| head`) left
+        sys.stderr.close()
+        return 0
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments[:1] == ["--version"]:
+        print(f"llmtune {__version__}")
+        return 0
+    arguments, switched_off = _take_switches(arguments)
+    catalogue = _catalogue(switched_off, _local_paths(arguments))
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_OVERVIEW.format(commands=_command_lines(catalogue)), end="")
+        return 0
+    name, rest = _command_and_rest(arguments)
+    found = _find(catalogue, name)
+    command = _load(found)
+    code = command(rest, prog_name=f"llmtune {name}", obj=Invocation(catalogue, name))
+    return code if isinstance(code, int) else 0
+
+
+def _take_switches(arguments: list[str]) -> tuple[list[str], frozenset[str]]:
+    """Remove each `-p no:NAME`."""
+    kept, switched_off = [], set()
+    words = iter(arguments)
+    for word in words:
+        if word == "-p":
+            value = next(words, "")
+            if not value.startswith("no:"):
+                raise UsageError(f"-p takes no:NAME, found {value!r}", fix="llmtune plugins lists the names")
+            switched_off.add(value.removeprefix("no:"))
+        else:
+            kept.append(word)
+    return kept, frozenset(switched_off)
+
+
+def _local_paths(arguments: list[str]) -> list[str]:
+    from llmtune.config.flags import split_flags
+
+    return split_flags(arguments)[1].get("custom_register_path", []) if any("register" in word for word in arguments) else []
+
+
+def _command_and_rest(arguments: list[str]) -> tuple[str, list[str]]:
+    """The command is the first word; only --custom_register_path FILE may stand before it."""
+    if not arguments[0].startswith("-"):
+        return arguments[0], arguments[1:]
+    if arguments[0].replace("-", "_") == "__custom_register_path" and len(arguments) > 2:
+        return arguments[2], [*arguments[:2], *arguments[3:]]
+    raise UsageError(f"unknown option {arguments[0]}", fix="llmtune --help lists the commands")
+
+
+def _catalogue(switched_off: frozenset[str], local_paths: list[str]) -> Any:
+    from llmtune.config import environment
+    from llmtune.plugins.catalogue import discover
+
+    catalogue = discover(only=environment.only_plugins(), disabled=environment.disabled_plugins() | switched_off)
+    if local_paths:
+        from llmtune.plugins.local import add_local_plugins
+
+        catalogue = add_local_plugins(catalogue, local_paths)
+    return catalogue
+
+
+def _command_lines(catalogue: Any) -> str:
+    rows = [(entry.name, entry.facts["help"], entry.plugin) for entry in catalogue.entries("command")]
+    order = {name: number for number, name in enumerate(catalogue.plugins[0].manifest.tables["command"])}
+    rows.sort(key=lambda row: (order.get(row[0], len(order)), row[0]))
+    return "\n".join(f"  {name:<22} {text}{_origin(plugin)}" for name, text, plugin in rows)
+
+
+def _origin(plugin: Any) -> str:
+    return "" if plugin.dist == "llmtune" else f" ({plugin.dist})"
+
+
+def _find(catalogue: Any, name: str) -> Any:
+    from llmtune.errors import UnknownName
+
+    try:
+        return catalogue.find("command", name)
+    except UnknownName as error:
+        suggestion = did_you_mean(name, catalogue.names("command"), prefix="llmtune ")
+        fix = error.fix if "pip install" in error.fix else suggestion or "llmtune --help lists the commands"
+        raise UnknownName(f"unknown command {name!r}" if "pip install" not in error.fix else error.problem, fix=fix) from None
+
+
+def _load(entry: Any) -> Callable[..., Any]:
+    """Import the module of a command; local plugins hand over the callable itself."""
+    target = entry.facts["run"]
+    if callable(target):
+        return _plain(target)
+    module, _, attribute = target.partition(":")
+    try:
+        return _plain(getattr(importlib.import_module(module), attribute))
+    except LlmtuneError:
+        raise
+    except Exception as error:
+        raise PluginFailed(
+            f"command {entry.name!r} of plugin {entry.plugin} failed to import: {type(error).__name__}: {error}",
+            fix=f"llmtune plugins doctor {entry.plugin.name}",
+        ) from error
+
+
+def _plain(target: Callable[..., Any]) -> Callable[..., Any]:
+    """Core's commands and typer apps take `prog_name` and `obj`; any other callable gets the arguments alone."""
+    if type(target).__module__.startswith(("llmtune.cli", "typer")):
+        return target
+    return lambda arguments, **_: target(arguments)
+
+
+def _show(error: LlmtuneError) -> None:
+    sys.stdout.flush()
+    print(f"error: {error}", file=sys.stderr)
+    from llmtune.config import environment
+
+    if environment.plugin_trace():
+        import traceback
+
+        traceback.print_exception(error)

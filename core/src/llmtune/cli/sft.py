@@ -1,0 +1,5 @@
+"""`llmtune sft`."""
+
+from llmtune.cli.config_command import ConfigCommand
+
+app = ConfigCommand("sft", "llmtune.pipelines.sft:sft")

@@ -1,0 +1,1 @@
+"""Configuration: pydantic sections, flags, run files and environment variables."""

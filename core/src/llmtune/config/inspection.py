@@ -1,0 +1,16 @@
+"""Flags of `llmtune inspect` itself."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from llmtune.config.section import Section
+
+
+class InspectionSection(Section):
+    """Inspection"""
+
+    row: int = Field(0, ge=0, description="Which row to show, counted from 0 in the order of training data.")
+    rows: int = Field(1, ge=1, description="How many rows to show.")
+    ids: bool = Field(True, description="Show token ids under the text.")
+    seed: int = Field(42, description="Seed of sampling and splitting.")

@@ -1,0 +1,41 @@
+"""The JSON schema of a command's run file: one flat mapping, as the flags are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llmtune.config.build import options_class
+from llmtune.config.commands import COMMANDS
+from llmtune.config.field_names import OPTION_KINDS
+from llmtune.errors import PluginFailed, UsageError, did_you_mean
+from llmtune.plugins.catalogue import Catalogue
+
+
+def json_schema(command: str, catalogue: Catalogue) -> dict[str, Any]:
+    """Return the schema of `command` with the options of the installed plugins (broken ones left out)."""
+    if command not in COMMANDS:
+        raise UsageError(f"no configuration for command {command!r}", fix=did_you_mean(command, COMMANDS) or f"one of {', '.join(COMMANDS)}")
+    properties: dict[str, Any] = {}
+    for section in _sections(command, catalogue):
+        for name, prop in section.model_json_schema()["properties"].items():
+            properties.setdefault(name, {**prop, "x-section": section.__doc__})
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"llmtune {command}",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": properties,
+    }
+
+
+def _sections(command: str, catalogue: Catalogue) -> list[Any]:
+    sections: list[Any] = [type(field.get_default(call_default_factory=True)) for field in COMMANDS[command].model_fields.values()]
+    for kind in OPTION_KINDS[command]:
+        for entry in catalogue.entries(kind):
+            try:
+                options = options_class(entry)
+            except PluginFailed:
+                continue
+            if options is not None:
+                sections.append(options)
+    return sections

@@ -1,0 +1,20 @@
+"""Flags about templates."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from llmtune.config.section import Section
+
+
+class TemplateSection(Section):
+    """Template"""
+
+    template_type: str = Field("AUTO", description="Chat format. AUTO: the one of the model (llmtune templates).")
+    system: str | None = Field(None, description="System prompt. None: the template's own; '' means none.")
+    max_length: int = Field(2048, ge=-1, description="Longest row in tokens; -1 means no limit.")
+    truncation_strategy: Literal["delete", "truncation_left"] = Field(
+        "delete", description="What happens to longer rows: left out, or cut on the left."
+    )

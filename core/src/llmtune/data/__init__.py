@@ -1,0 +1,1 @@
+"""Rows: selection, reading, preprocessing, splitting."""

@@ -1,0 +1,189 @@
+"""From the selectors of a run to rows: find, read, preprocess, sample, split."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmtune.data.files import SOURCE
+from llmtune.data.report import DataReport
+from llmtune.data.selector import Selector, parse_selector
+from llmtune.errors import DataError, UnknownName, did_you_mean
+from llmtune.interfaces.preprocessor import Preprocessor
+from llmtune.model.fetch import Fetcher, match_hub
+from llmtune.plugins.catalogue import BUILTIN, Catalogue, Entry
+from llmtune.plugins.manager import PluginManager
+from llmtune.plugins.manifest import hub_ids
+from llmtune.specs import DatasetSpec, Row, RunContext
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectedDataset:
+    """A selector with the catalogue entries that answer it."""
+
+    selector: Selector
+    entry: Entry
+    """Its row; core's `file` row for paths and unregistered repositories."""
+    preprocessor: Entry
+
+
+@dataclass(kw_only=True)
+class Rows:
+    """The rows of a run."""
+
+    train: list[Row] = field(default_factory=list)
+    validation: list[Row] = field(default_factory=list)
+
+
+def select_datasets(texts: Sequence[str], catalogue: Catalogue) -> list[SelectedDataset]:
+    """Resolve selectors to entries; raise `UnknownName` for one that is neither a name, a path nor an id."""
+    return [_select(parse_selector(text), catalogue) for text in texts]
+
+
+def _select(selector: Selector, catalogue: Catalogue) -> SelectedDataset:
+    entry = _dataset_entry(selector, catalogue)
+    name = entry.facts.get("preprocessor", "auto")
+    return SelectedDataset(selector=selector, entry=entry, preprocessor=_preprocessor_entry(name, entry, catalogue))
+
+
+def _preprocessor_entry(name: str, entry: Entry, catalogue: Catalogue) -> Entry:
+    """A plugin's dataset means its own preprocessor first."""
+    own = entry.plugin.manifest.tables.get("preprocessor", {})
+    return catalogue.find("preprocessor", f"{entry.plugin.name}::{name}" if name in own else name)
+
+
+def _dataset_entry(selector: Selector, catalogue: Catalogue) -> Entry:
+    files = catalogue.find("dataset", f"{BUILTIN}::file")
+    if selector.path is not None:
+        return files
+    hub = match_hub(selector.hub, catalogue) if selector.hub else None
+    known = catalogue.get("dataset", selector.name) if selector.hub is None or hub else None
+    known = known or _by_hub_id(selector.name, catalogue)
+    if known is not None:
+        return known
+    if selector.hub and hub is None:
+        return catalogue.find("dataset", f"{selector.hub}::{selector.name}")
+    if hub is not None or selector.name.count("/") == 1 and not selector.name.endswith(_DATA_SUFFIXES):
+        return files
+    if "/" in selector.name or selector.name.endswith(_DATA_SUFFIXES):
+        raise DataError(f"dataset {selector.text!r}: no such file or folder: {selector.name}", fix="check the path; relative paths start where you stand")
+    raise _unknown(selector, catalogue)
+
+
+_DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
+
+
+def _unknown(selector: Selector, catalogue: Catalogue) -> Exception:
+    try:
+        catalogue.find("dataset", selector.name)
+    except UnknownName as error:
+        if not did_you_mean(selector.name, catalogue.names("dataset")) and "pip install" not in error.fix:
+            error.fix = f"{error.fix}; a file needs its path, a repository its owner/name"
+        return error
+    raise AssertionError(selector)
+
+
+def _by_hub_id(name: str, catalogue: Catalogue) -> Entry | None:
+    return next((entry for entry in catalogue.entries("dataset") if name in hub_ids(entry.facts).values()), None)
+
+
+class RowLoader:
+    """Reads selected datasets into rows. One per run; `report` counts what is left out."""
+
+    def __init__(self, manager: PluginManager, fetcher: Fetcher, run: RunContext, options: Any, report: DataReport) -> None:
+        self.manager, self.fetcher, self.run, self.report = manager, fetcher, run, report
+        self._options = options
+        """(kind, name) -> validated options, `CommandConfig.options`."""
+
+    def load(
+        self, train: Sequence[SelectedDataset], validation: Sequence[SelectedDataset], *, test_ratio: float, seed: int
+    ) -> Rows:
+        """Read all datasets. Each is sampled and split on its own, so adding one moves no other's split."""
+        rows = Rows()
+        for selected in validation:
+            rows.validation += self._sampled(selected, seed)
+        for selected in train:
+            read = self._sampled(selected, seed)
+            kept, held_out = split(read, 0.0 if validation else test_ratio, seed)
+            rows.train += kept
+            rows.validation += held_out
+        return rows
+
+    def _sampled(self, selected: SelectedDataset, seed: int) -> list[Row]:
+        rows = self.read(selected)
+        if not rows:
+            raise self._empty(selected)
+        return sample(rows, selected.selector.sample, seed)
+
+    def read(self, selected: SelectedDataset) -> list[Row]:
+        """Return all usable rows of one dataset, in order."""
+        preprocess = self._preprocessor(selected.preprocessor)
+        rows = (self._row(preprocess, record) for record in self._records(selected))
+        return [row for row in rows if row is not None]
+
+    def _preprocessor(self, entry: Entry) -> Preprocessor:
+        options = self._options(entry.kind, entry.name)
+        created: Preprocessor = self.manager.provide(
+            "llmtune_create_preprocessor", entry, name=entry.name, options=options, run=self.run
+        )
+        return created
+
+    def _records(self, selected: SelectedDataset) -> Iterable[Mapping[str, Any]]:
+        selector, entry = selected.selector, selected.entry
+        spec = DatasetSpec(
+            name=entry.name, facts=entry.facts, path=self._path(selected), sample=selector.sample
+        )
+        records: Iterable[Mapping[str, Any]] = self.manager.provide(
+            "llmtune_load_dataset", entry, spec=spec, split="train", run=self.run
+        )
+        return records
+
+    def _path(self, selected: SelectedDataset) -> Any:
+        selector, entry = selected.selector, selected.entry
+        if selector.path is not None:
+            return selector.path
+        if "file" in entry.facts and entry.plugin.manifest_path is not None:
+            return entry.plugin.manifest_path.parent / entry.facts["file"]
+        ids = hub_ids(entry.facts) if entry.name != "file" else {}
+        if not ids and entry.name != "file":
+            return None  # the owner's hook brings the records
+        return self.fetcher.fetch(selector.name, kind="dataset", ids=ids, hub=selector.hub).folder
+
+    def _row(self, preprocess: Preprocessor, record: Mapping[str, Any]) -> Row | None:
+        source = str(record.get(SOURCE, f"record {self.report.read + 1}"))
+        self.report.read += 1
+        try:
+            row = preprocess(record)
+        except (ValueError, KeyError, TypeError) as error:
+            reason = f"no column {error}" if isinstance(error, KeyError) else str(error)
+            self.report.drop(reason, source)
+            return None
+        if row is None:
+            self.report.read -= 1  # left out on purpose: not part of the dataset
+            return None
+        return {**row, "source": row.get("source", source)}
+
+    def _empty(self, selected: SelectedDataset) -> DataError:
+        if not self.report.dropped:
+            return DataError(f"dataset {selected.selector.text!r} is empty", fix="check that the file holds rows")
+        return DataError(
+            f"dataset {selected.selector.text!r} has no usable row", fix="\n  ".join(self.report.lines()[1:])
+        )
+
+
+def sample(rows: list[Row], count: int | None, seed: int) -> list[Row]:
+    """Draw `count` rows without replacement; a larger count repeats whole passes first."""
+    if count is None:
+        return rows
+    passes, rest = divmod(count, len(rows))
+    return rows * passes + random.Random(seed).sample(rows, rest)
+
+
+def split(rows: list[Row], ratio: float, seed: int) -> tuple[list[Row], list[Row]]:
+    """Return (train, validation): at least one row each when `ratio` is above 0 and there are two rows."""
+    count = max(1, round(len(rows) * ratio)) if ratio > 0 and len(rows) > 1 else 0
+    held_out = set(random.Random(seed).sample(range(len(rows)), count))
+    train = [row for index, row in enumerate(rows) if index not in held_out]
+    return train, [rows[index] for index in sorted(held_out)]

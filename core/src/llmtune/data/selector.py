@@ -1,0 +1,53 @@
+"""The dataset selector: `[HUB::]{name | hub id | path}[:subset1/subset2][#n]`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from llmtune.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selector:
+    """One parsed selector."""
+
+    text: str
+    hub: str | None
+    """Prefix before `::` (HF, MS, pypi, or a plugin that owns the name), None without one."""
+    name: str
+    subsets: tuple[str, ...] = field(default=())
+    sample: int | None = None
+
+    @property
+    def path(self) -> Path | None:
+        """The file or folder it names, if that exists."""
+        path = Path(self.name).expanduser()
+        return path if self.hub is None and path.exists() else None
+
+
+def parse_selector(text: str) -> Selector:
+    """Split a selector. A path that exists is never split on `#` or `:`."""
+    if Path(text).expanduser().exists():
+        return Selector(text=text, hub=None, name=text)
+    hub, _, rest = text.rpartition("::")
+    rest, _, sample = rest.partition("#") if "#" in rest else (rest, "", "")
+    if Path(rest).expanduser().exists():
+        return Selector(text=text, hub=hub or None, name=rest, sample=_sample(text, sample))
+    name, _, subsets = rest.partition(":")
+    return Selector(
+        text=text,
+        hub=hub or None,
+        name=name,
+        subsets=tuple(filter(None, subsets.split("/"))),
+        sample=_sample(text, sample),
+    )
+
+
+def _sample(text: str, sample: str) -> int | None:
+    if not sample:
+        return None
+    if not re.fullmatch(r"-?\d+", sample):
+        raise UsageError(f"dataset {text!r}: what follows # must be a number of rows, found {sample!r}")
+    return None if int(sample) < 0 else int(sample)

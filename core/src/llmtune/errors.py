@@ -1,0 +1,79 @@
+"""Every error a user can cause. Each says what was asked, what was found and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LlmtuneError(Exception):
+    """Base of all expected errors: shown without a traceback, exit code `exit_code`.
+
+    `problem` says what was asked and what was found, `fix` what to do about it (a command where
+    there is one). Further keyword arguments stay on the exception as attributes for callers.
+    """
+
+    exit_code = 1
+
+    def __init__(self, problem: str, *, fix: str = "", **data: object) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.fix = fix
+        self.__dict__.update(data)
+
+    def __str__(self) -> str:
+        return f"{self.problem}\n  {self.fix}" if self.fix else self.problem
+
+
+class UsageError(LlmtuneError):
+    """The command line or a run file is wrong. Exit code 2, nothing was started."""
+
+    exit_code = 2
+
+
+class UnknownName(UsageError):
+    """A model, dataset, template ... that no installed plugin provides."""
+
+
+class NameConflict(UsageError):
+    """Two plugins claim the same name and the user did not say which one is meant."""
+
+
+class ManifestError(LlmtuneError):
+    """A plugin manifest that cannot be read or breaks the contract."""
+
+
+class PluginFailed(LlmtuneError):
+    """A plugin that the run needs is broken, failed to import or misses a requirement."""
+
+
+class HubUnreachable(LlmtuneError):
+    """A hub did not answer."""
+
+
+class NotInCache(LlmtuneError):
+    """Only the cache was allowed, and it does not hold what was asked for."""
+
+
+class DataError(LlmtuneError):
+    """A dataset that is missing, malformed, empty or without anything to train on."""
+
+
+class OutputError(LlmtuneError):
+    """A folder or disk that cannot be written."""
+
+
+class CheckpointError(LlmtuneError):
+    """A checkpoint folder that is missing, incomplete or of another kind."""
+
+
+class Interrupted(LlmtuneError):
+    """The user pressed Ctrl-C and the run stopped after saving. Exit code 130 (128 + SIGINT)."""
+
+    exit_code = 130
+
+
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Return "did you mean X?" for the closest of `known`, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(prefix + match for match in close)}?" if close else ""

@@ -1,0 +1,1 @@
+"""One small interface per plugin kind."""

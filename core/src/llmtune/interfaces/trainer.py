@@ -1,0 +1,68 @@
+"""Trainer backends: the loop that fits a prepared model to encoded rows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from llmtune.specs import Encoded
+
+if TYPE_CHECKING:
+    from llmtune.config.evaluation import EvaluationSection
+    from llmtune.config.training import TrainingSection
+    from llmtune.interfaces.tuner import Tuner
+
+
+class Callback(Protocol):
+    """Watches a training run. Called on rank 0 only."""
+
+    def on_log(self, step: int, values: dict[str, float]) -> None:
+        """Called with each set of logged values: loss, grad_norm, learning_rate, eval_loss ..."""
+
+
+@dataclass(kw_only=True)
+class TrainingJob:
+    """Everything a backend needs to fit one model."""
+
+    model: Any
+    tokenizer: Any
+    tuner: Tuner
+    train_rows: Sequence[Encoded]
+    eval_rows: Sequence[Encoded]
+    settings: TrainingSection
+    """Resolved: no field is None any more where a rule decides it."""
+    evaluation: EvaluationSection
+    folder: Path
+    resume_from: Path | None = None
+    callbacks: list[Callback] = field(default_factory=list)
+    write_extras: Callable[[Path], None] = lambda folder: None
+    """Adds core's own files (arguments, template, tokenizer) to a checkpoint being written."""
+    checkpoint_saved: Callable[[Path], None] = lambda folder: None
+    """Called after a checkpoint is complete under its final name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """How a run ended."""
+
+    steps: int
+    best_checkpoint: Path | None
+    last_checkpoint: Path | None
+    metrics: dict[str, float] = field(default_factory=dict)
+    stop_signal: int | None = None
+    """The signal that made it stop before the end (2 for Ctrl-C), None when it ran to the end."""
+
+
+class Trainer(ABC):
+    """A training backend."""
+
+    @abstractmethod
+    def fit(self, job: TrainingJob) -> RunResult:
+        """Train until done or interrupted.
+
+        The loss is the sum over target tokens divided by their number in the whole optimizer step.
+        Every checkpoint goes through `llmtune.train.checkpoint`, so that none is ever half written.
+        """

@@ -1,0 +1,1 @@
+"""Models: from a name to a loaded model and tokenizer."""

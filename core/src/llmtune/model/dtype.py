@@ -1,0 +1,32 @@
+"""Names of weight types, and the rule for AUTO."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """Return the torch type of bf16, fp16 or fp32."""
+    import torch
+
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[name]
+
+
+def auto_dtype(preferred: str | None = None) -> tuple[str, str]:
+    """Return (dtype, the rule that chose it) for AUTO on this machine.
+
+    `preferred` is the model's own from its manifest. bf16 where the device computes in it, else
+    fp16 on a GPU and fp32 on a CPU (where fp16 is slower than fp32).
+    """
+    import torch
+
+    if preferred:
+        return preferred, "the model's own"
+    if torch.cuda.is_available():
+        return ("bf16", "the GPU has bf16") if torch.cuda.is_bf16_supported() else ("fp16", "the GPU lacks bf16")
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return "bf16", "the CPU has bf16"
+    return "fp32", "the CPU lacks bf16"

@@ -1,0 +1,1 @@
+"""The main job of each command, one readable file each."""

@@ -1,0 +1,107 @@
+"""Tier 2: import, register and call the plugins that a run selected."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import pluggy
+
+from llmtune import hookspecs
+from llmtune.errors import LlmtuneError, PluginFailed
+from llmtune.plugins.catalogue import BUILTIN, Catalogue, Entry, Plugin
+
+
+class PluginManager:
+    """A pluggy manager that activates plugins by name and asks exactly one owner."""
+
+    def __init__(self, catalogue: Catalogue, *, trace: bool = False) -> None:
+        self.catalogue = catalogue
+        self._pluggy = pluggy.PluginManager(hookspecs.PROJECT)
+        self._pluggy.add_hookspecs(hookspecs)
+        if trace:
+            self._pluggy.trace.root.setwriter(lambda text: print(text, end="", file=sys.stderr))
+            self._pluggy.enable_tracing()
+
+    def activate(self, names: Iterable[str]) -> None:
+        """Import and register plugins in the order given. Repeating a name is harmless."""
+        for name in names:
+            if not self._pluggy.has_plugin(name):
+                self._register(self.catalogue.plugin(name))
+
+    def _register(self, plugin: Plugin) -> None:
+        if plugin.state != "ok":
+            raise PluginFailed(f"plugin {plugin} is {plugin.state}: {plugin.reason}", fix=plugin.fix)
+        implementation = plugin.local if plugin.local is not None else self._import(plugin)
+        if implementation is None:
+            return
+        try:
+            self._pluggy.register(implementation, name=plugin.name)
+            self._pluggy.check_pending()
+        except (pluggy.PluginValidationError, ValueError) as error:
+            raise _failed(plugin, error) from error
+
+    def _import(self, plugin: Plugin) -> Any:
+        module = "llmtune.builtin" if plugin.name == BUILTIN else plugin.manifest.module
+        if module is None:
+            return None
+        try:
+            return importlib.import_module(module)
+        except Exception as error:
+            raise _failed(plugin, error) from error
+
+    def provide(self, hook: str, entry: Entry, **arguments: Any) -> Any:
+        """Call a provider hook on the owner of `entry` (wrappers of other plugins still wrap).
+
+        Core answers when the owner has no implementation of its own, which is how a plugin can be
+        pure data. Raises `PluginFailed` when nobody answers or the owner breaks.
+        """
+        self.activate([BUILTIN, entry.plugin.name])
+        caller = getattr(self._pluggy.hook, hook)
+        owner = self._owner(caller, entry.plugin.name)
+        others = [impl.plugin for impl in caller.get_hookimpls() if not impl.wrapper and impl.plugin_name != owner]
+        try:
+            result = self._pluggy.subset_hook_caller(hook, remove_plugins=others)(**arguments)
+        except (LlmtuneError, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            if entry.plugin.name == BUILTIN:
+                raise
+            raise _failed(entry.plugin, error, f"{entry.kind} {entry.name!r}: ") from error
+        if result is None:
+            raise PluginFailed(
+                f"plugin {entry.plugin} lists {entry.kind} {entry.name!r} and does not implement {hook}",
+                fix=f"llmtune plugins doctor {entry.plugin.name}",
+            )
+        return result
+
+    @staticmethod
+    def _owner(caller: pluggy.HookCaller, wanted: str) -> str:
+        names = {impl.plugin_name for impl in caller.get_hookimpls() if not impl.wrapper}
+        return wanted if wanted in names else BUILTIN
+
+    def event(self, hook: str, **arguments: Any) -> list[Any]:
+        """Call an event hook on all active plugins; return their answers.
+
+        The exceptions of notifications are printed and do not stop the run.
+        """
+        caller = getattr(self._pluggy.hook, hook)
+        if hook not in hookspecs.NOTIFICATIONS:
+            return [answer for answer in caller(**arguments) if answer is not None]
+        for implementation in reversed(caller.get_hookimpls()):
+            others = [impl.plugin for impl in caller.get_hookimpls() if impl is not implementation]
+            try:
+                self._pluggy.subset_hook_caller(hook, remove_plugins=others)(**arguments)
+            except Exception as error:
+                print(f"warning: {hook} of plugin {implementation.plugin_name} failed: {error!r}", file=sys.stderr)
+        return []
+
+
+def _failed(plugin: Plugin, error: BaseException, what: str = "") -> PluginFailed:
+    return PluginFailed(
+        f"{what}plugin {plugin.name} ({plugin.dist} {plugin.version}) failed: {type(error).__name__}: {error}",
+        fix=f"llmtune plugins doctor {plugin.name}",
+        plugin=plugin,
+    )

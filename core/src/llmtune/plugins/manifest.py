@@ -1,0 +1,145 @@
+"""Read and check one plugin manifest (`llmtune-plugin.toml`). Imports no plugin code.
+
+The format is described in docs/plugin-authors.md. A manifest holds facts only: which names a plugin
+adds, of which kind, and what is known about each.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmtune.errors import ManifestError, did_you_mean
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+API = 1
+"""Number of the plugin contract that this llmtune speaks."""
+
+Facts = Mapping[str, Any]
+
+_SHARED = frozenset({"summary", "requires", "aliases", "tags", "options"})
+KINDS: dict[str, frozenset[str]] = {
+    "model": frozenset({"template", "tuner", "dtype", "license", "size", "base", "architectures"}),
+    "template": frozenset(
+        {"prefix", "system_prefix", "prompt", "chat_sep", "suffix", "default_system", "stop_words"}
+    ),
+    "preprocessor": frozenset(),
+    "dataset": frozenset({"file", "subsets", "split", "preprocessor", "columns", "rows"}),
+    "tuner": frozenset({"learning_rate", "quantized_base", "saves"}),
+    "trainer": frozenset(),
+    "engine": frozenset(),
+    "hub": frozenset({"key", "offline"}),
+    "quantizer": frozenset({"bits"}),
+    "optimizer": frozenset(),
+    "metric": frozenset(),
+    "loss_scale": frozenset(),
+    "tools_prompt": frozenset(),
+    "command": frozenset({"run", "help"}),
+}
+"""Kind -> the facts that its tables may state, besides the shared ones."""
+
+# Rows of these kinds carry one repository id per hub, under the key that the hub's own manifest
+# declares (`ms`, `hf`, `pypi`, a company's own), so any further text value is read as a hub id.
+_WITH_HUB_IDS = frozenset({"model", "dataset"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """One parsed manifest."""
+
+    summary: str = ""
+    module: str | None = None
+    """Importable module with the hook implementations; None for a plugin that is pure data."""
+    tables: Mapping[str, Mapping[str, Facts]] = field(default_factory=dict)
+    """kind -> name -> facts, with model families already expanded to one row per checkpoint."""
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Parse `path`; raise `ManifestError` with the reason when it breaks the contract."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        raw = tomllib.loads(text)
+    except FileNotFoundError:
+        raise ManifestError(f"the manifest {path.name} is not in the installed package") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ManifestError(f"the manifest is not valid TOML: {error}") from error
+    return parse_manifest(raw)
+
+
+def parse_manifest(raw: dict[str, Any]) -> Manifest:
+    """Check a manifest that is already a mapping (also what local plugins build)."""
+    raw = dict(raw)
+    _check_api(raw.pop("api", None))
+    summary, module = raw.pop("summary", ""), raw.pop("module", None)
+    if not isinstance(summary, str) or not isinstance(module, str | None):
+        raise ManifestError("summary and module must be strings")
+    return Manifest(
+        summary=summary,
+        module=module,
+        tables={kind: _table(kind, table) for kind, table in raw.items()},
+    )
+
+
+def _check_api(api: object) -> None:
+    if not isinstance(api, int):
+        raise ManifestError(f"the manifest must start with 'api = {API}', found api = {api!r}")
+    if api > API:
+        raise ManifestError(
+            f"needs plugin api {api}, this llmtune speaks api {API}",
+            fix="upgrade llmtune: pip install --upgrade llmtune",
+        )
+
+
+def _table(kind: str, table: object) -> dict[str, Facts]:
+    if kind not in KINDS:
+        raise ManifestError(f"unknown table [{kind}]", fix=did_you_mean(kind, KINDS))
+    if not isinstance(table, dict):
+        raise ManifestError(f"[{kind}] must be a table of names, found {table!r}")
+    rows: dict[str, Facts] = {}
+    for name, facts in table.items():
+        if not isinstance(facts, dict):
+            raise ManifestError(f"[{kind}.{name}] must be a table, found {facts!r}")
+        rows.update(_checkpoints(name, facts) if kind == "model" else {name: facts})
+    for name, facts in rows.items():
+        _check_facts(kind, name, facts)
+    return rows
+
+
+def _checkpoints(family: str, facts: dict[str, Any]) -> dict[str, Facts]:
+    """Expand a model family: what a checkpoint's own line says wins over the family's facts."""
+    shared = {key: value for key, value in facts.items() if key != "ids"}
+    ids = facts.get("ids")
+    if not isinstance(ids, dict) or not ids:
+        raise ManifestError(f"[model.{family}] needs at least one checkpoint in [model.{family}.ids]")
+    for name, own in ids.items():
+        if not isinstance(own, dict):
+            raise ManifestError(f"model {name} must be a table of facts, found {own!r}")
+    return {name: {**shared, "family": family, **own} for name, own in ids.items()}
+
+
+def _check_facts(kind: str, name: str, facts: Facts) -> None:
+    known = KINDS[kind] | _SHARED
+    for key, value in facts.items():
+        if key in known or (kind == "model" and key == "family"):
+            continue
+        suggestion = did_you_mean(key, known)
+        if kind in _WITH_HUB_IDS and isinstance(value, str) and not suggestion:
+            continue
+        raise ManifestError(f"[{kind}.{name}] has an unknown key {key!r}", fix=suggestion)
+    if kind == "command" and not {"run", "help"} <= set(facts):
+        raise ManifestError(f"[command.{name}] needs both run and help")
+    if kind == "template" and "prompt" not in facts:
+        raise ManifestError(f"[template.{name}] needs a prompt")
+
+
+def hub_ids(facts: Facts) -> dict[str, str]:
+    """Return the repository ids of a model or dataset row: hub key -> id."""
+    known = KINDS["model"] | KINDS["dataset"] | _SHARED | {"family"}
+    return {key: value for key, value in facts.items() if key not in known and isinstance(value, str)}

@@ -1,0 +1,112 @@
+"""The facts that hooks receive: what the catalogue, the flags and the run know about one thing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+
+class Message(TypedDict, total=False):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+    loss: bool
+    """Whether this assistant turn is trained on; absent means yes."""
+
+
+class Row(TypedDict, total=False):
+    """The one row type between preprocessors and templates."""
+
+    messages: list[Message]
+    system: str
+    source: str
+    """Where the row came from ("data.jsonl:12"), for reports and errors."""
+
+
+class Encoded(TypedDict, total=False):
+    """A row as a template renders it. All lists have the same length T."""
+
+    input_ids: list[int]
+    labels: list[int]
+    """Token ids where the model is trained, -100 elsewhere."""
+    loss_weights: list[float]
+    """Weight of each target token; absent when all are 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """One checkpoint, already resolved to a local folder."""
+
+    name: str
+    facts: Mapping[str, Any]
+    """The row of the catalogue; empty for a model that no plugin registered."""
+    folder: Path | None
+    """Local snapshot of the repository; None for a local plugin that loads by itself."""
+    source: str = ""
+    """Where the snapshot came from: "modelscope:org/name", "pypi:dist==1.0" or a path."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemplateSpec:
+    """One chat format. Parts are lists of text, token ids or `["eos_token_id"]`-like attribute names."""
+
+    name: str
+    prompt: list[Any]
+    prefix: list[Any] = field(default_factory=list)
+    system_prefix: list[Any] | None = None
+    chat_sep: list[Any] | None = None
+    suffix: list[Any] = field(default_factory=lambda: [["eos_token_id"]])
+    default_system: str | None = None
+    stop_words: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec:
+    """One selected dataset: a registered name, a repository or a file."""
+
+    name: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    path: Path | None = None
+    """File or folder to read; None when the owner's hook brings the rows itself."""
+    sample: int | None = None
+    """How many rows to draw (`name#500`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """How to load a model."""
+
+    dtype: str = "AUTO"
+    """bf16, fp16, fp32 or AUTO."""
+    weights: bool = True
+    """False loads the tokenizer alone."""
+    trust_remote_code: bool = False
+    use_flash_attn: bool | None = None
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """More keywords for `from_pretrained`, from a quantizer."""
+
+
+@dataclass(kw_only=True)
+class LoadedModel:
+    """What `llmtune_load_model` returns. `model` is None when only the tokenizer was asked for."""
+
+    model: Any
+    tokenizer: Any
+    processor: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunContext:
+    """The run that a hook is called in."""
+
+    plan: Any
+    """The `RunPlan`."""
+    folder: Path | None = None
+    """Run folder; None for commands that have none."""
+    rank: int = 0
+    world_size: int = 1
+    say: Callable[[str], None] = print
+    """Prints one line for the user (on rank 0 only)."""

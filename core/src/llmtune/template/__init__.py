@@ -1,0 +1,1 @@
+"""Templates: from a row to token ids, labels and weights."""

@@ -1,0 +1,1 @@
+"""What every trainer backend needs: run folders, checkpoints, curves, interruption."""

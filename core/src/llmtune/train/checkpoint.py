@@ -1,0 +1,149 @@
+"""Checkpoints that are complete or absent, whenever the process is killed.
+
+A checkpoint is written beside its final name, every file flushed to disk, a completion mark added
+that lists the files with their sizes, and the folder renamed. A folder without its mark, or with a
+file missing or cut short, is never resumed from or served.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from llmtune.errors import CheckpointError, OutputError
+
+MARK = "complete.json"
+_STAGING = ".unfinished-"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_SPARE = 1 << 20
+
+
+@contextmanager
+def writing(final: Path) -> Iterator[Path]:
+    """Yield a folder to write into; on success it becomes `final`, on any error it disappears."""
+    staged = final.parent / f"{_STAGING}{final.name}"
+    shutil.rmtree(staged, ignore_errors=True)
+    try:
+        staged.mkdir(parents=True)
+        yield staged
+        _seal(staged)
+        _replace(staged, final)
+    except BaseException as error:
+        full = _disk_is_full(final.parent, error)
+        shutil.rmtree(staged, ignore_errors=True)
+        if full:
+            raise OutputError(
+                f"no space left for {final}: {error}", fix=f"free some space; last complete checkpoint: {newest(final.parent) or 'none'}"
+            ) from error
+        raise
+
+
+def _disk_is_full(folder: Path, error: BaseException) -> bool:
+    """safetensors raises its own class without an errno, so the free space is looked at as well."""
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    return isinstance(error, Exception) and shutil.disk_usage(folder).free < _SPARE
+
+
+def _seal(folder: Path) -> None:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in files:
+        _flush(path)
+    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in files}
+    mark = folder / MARK
+    mark.write_text(json.dumps({"files": sizes}, indent=1), encoding="utf-8")
+    _flush(mark)
+    _flush(folder)
+
+
+def _replace(staged: Path, final: Path) -> None:
+    if final.exists():
+        remove(final)
+    staged.rename(final)
+    _flush(final.parent)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(folder: Path) -> None:
+    """Delete a checkpoint so that a kill in the middle leaves nothing under its name."""
+    doomed = folder.with_name(f"{_STAGING}deleted-{folder.name}")
+    shutil.rmtree(doomed, ignore_errors=True)
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def clean(run_folder: Path) -> None:
+    """Remove what a killed process left half written."""
+    for path in run_folder.glob(f"{_STAGING}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def problem(folder: Path) -> str:
+    """Return why `folder` is not a complete checkpoint, or an empty string."""
+    try:
+        files: dict[str, int] = json.loads((folder / MARK).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError):
+        return f"it has no completion mark ({MARK})"
+    for name, size in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes, {size} were written"
+    return ""
+
+
+def check_complete(folder: Path) -> None:
+    """Raise `CheckpointError` unless `folder` is a complete checkpoint."""
+    if not folder.is_dir():
+        raise CheckpointError(f"checkpoint {folder} does not exist", fix=_others(folder.parent))
+    reason = problem(folder)
+    if not reason:
+        return
+    inside = complete_checkpoints(folder)
+    if inside:
+        raise CheckpointError(f"{folder} is a run folder, not a checkpoint", fix=f"use {inside[-1]}")
+    raise CheckpointError(f"checkpoint {folder} is incomplete: {reason}", fix=_others(folder.parent))
+
+
+def _others(run_folder: Path) -> str:
+    found = complete_checkpoints(run_folder) if run_folder.is_dir() else []
+    return f"complete ones there: {', '.join(map(str, found))}" if found else "train again; nothing complete was found there"
+
+
+def step_of(folder: Path) -> int:
+    match = re.fullmatch(r"checkpoint-(\d+)", folder.name)
+    return int(match.group(1)) if match else -1
+
+
+def complete_checkpoints(run_folder: Path) -> list[Path]:
+    """Return the complete checkpoints of a run, by step."""
+    return sorted((path for path in run_folder.glob("checkpoint-*") if step_of(path) >= 0 and not problem(path)), key=step_of)
+
+
+def newest(run_folder: Path) -> Path | None:
+    return (complete_checkpoints(run_folder) or [None])[-1]
+
+
+def prune(run_folder: Path, limit: int, best: Path | None) -> None:
+    """Keep at most `limit` checkpoints: the newest, then the best, then the next newest; -1 keeps all."""
+    found = complete_checkpoints(run_folder)
+    if limit < 0 or not found:
+        return
+    first = [found[-1], *(path for path in found[:-1] if path == best)]
+    ranked = first + [path for path in reversed(found) if path not in first]
+    for path in ranked[max(limit, 1) :]:
+        remove(path)

@@ -1,0 +1,57 @@
+"""What core adds to every checkpoint: the arguments, the template and the tokenizer."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from llmtune.errors import CheckpointError
+from llmtune.interfaces.template import Template
+from llmtune.specs import TemplateSpec
+from llmtune.template.jinja import same_ids
+
+ARGUMENTS = "sft_args.json"
+TEMPLATE = "template.json"
+
+
+class CheckpointFiles:
+    """Writes core's files; the jinja form of the template is checked once, when this is built."""
+
+    def __init__(self, arguments: dict[str, Any], spec: TemplateSpec, template: Template, tokenizer: Any) -> None:
+        self.arguments, self.spec, self.tokenizer = arguments, spec, tokenizer
+        if same_ids(template, tokenizer):
+            tokenizer.chat_template = template.jinja()
+        else:
+            tokenizer.chat_template = None
+            print(f"warning: template {spec.name!r} has no exact jinja form; checkpoints carry no chat_template", file=sys.stderr)
+
+    def write(self, folder: Path) -> None:
+        """Write into a checkpoint that is being staged."""
+        (folder / ARGUMENTS).write_text(_json(self.arguments), encoding="utf-8")
+        (folder / TEMPLATE).write_text(_json(dataclasses.asdict(self.spec)), encoding="utf-8")
+        self.tokenizer.save_pretrained(folder)
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, indent=1, ensure_ascii=False)
+
+
+def read_arguments(folder: Path) -> dict[str, Any]:
+    """Return the flags that the checkpoint was trained with."""
+    try:
+        arguments: dict[str, Any] = json.loads((folder / ARGUMENTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder / ARGUMENTS} cannot be read: {error}",
+            fix="add --load_args_from_ckpt_dir false and give --model_type and --sft_type yourself",
+        ) from error
+    return arguments
+
+
+def read_template(folder: Path) -> TemplateSpec | None:
+    """Return the template that the checkpoint was trained with, if it says so."""
+    path = folder / TEMPLATE
+    return TemplateSpec(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None

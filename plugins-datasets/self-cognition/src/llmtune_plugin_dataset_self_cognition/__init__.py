@@ -1,0 +1,1 @@
+"""Teaches a model its own name and author."""

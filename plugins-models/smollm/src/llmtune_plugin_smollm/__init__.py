@@ -1,0 +1,1 @@
+"""SmolLM and SmolLM2 models."""

@@ -1,0 +1,1 @@
+"""The ChatML chat format and its variants."""

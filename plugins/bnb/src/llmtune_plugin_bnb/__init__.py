@@ -1,0 +1,1 @@
+"""8-bit and 4-bit base models through bitsandbytes."""

@@ -1,0 +1,45 @@
+"""Full fine-tuning: the model itself is trained and stored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from llmtune.api import Tuner, UsageError
+from safetensors.torch import load_model
+
+from llmtune_plugin_full.options import FullOptions
+
+
+class FullTuner(Tuner):
+    """Trains all parameters, or those above a frozen bottom part."""
+
+    def __init__(self, options: FullOptions) -> None:
+        self.options = options
+
+    def prepare(self, model: Any) -> Any:
+        model.requires_grad_(True)
+        self._freeze(model)
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise UsageError(
+                "--freeze_parameters 1 leaves nothing to train", fix="name what to train with --additional_trainable_parameters"
+            )
+        return model
+
+    def _freeze(self, model: Any) -> None:
+        """Freeze parameters in model order until the share is reached."""
+        budget = self.options.freeze_parameters * sum(parameter.numel() for parameter in model.parameters())
+        extra = tuple(self.options.additional_trainable_parameters)
+        for name, parameter in model.named_parameters():
+            budget -= parameter.numel()
+            if budget < 0:
+                break
+            parameter.requires_grad_(bool(extra) and name.startswith(extra))
+
+    def save(self, model: Any, folder: Path) -> None:
+        model.save_pretrained(folder)
+
+    def load(self, model: Any, folder: Path, *, trainable: bool = False) -> Any:
+        """`folder` is read over the base's weights."""
+        load_model(model, folder / "model.safetensors", strict=False)
+        return self.prepare(model) if trainable else model

@@ -1,0 +1,78 @@
+"""Callbacks of the loop: progress, polite stops, evaluation at the end, llmtune's own callbacks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from llmtune.api import Callback, StopRequest
+from tqdm import tqdm
+from transformers import TrainerCallback
+
+
+class StopWhenAsked(TrainerCallback):
+    """Saves and stops after the step in which the user pressed Ctrl-C."""
+
+    def __init__(self, request: StopRequest) -> None:
+        self.request = request
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.request:
+            control.should_save = True
+            control.should_training_stop = True
+
+
+class EvaluateAtEnd(TrainerCallback):
+    """Measures the validation loss of the last step too, so that the last checkpoint can be the best."""
+
+    def __init__(self, wanted: bool) -> None:
+        self.wanted = wanted
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.wanted and args.eval_strategy != "no" and state.global_step >= state.max_steps:
+            control.should_evaluate = True
+
+
+class Progress(TrainerCallback):
+    """A progress bar with the current loss, and a line for each evaluation."""
+
+    def __init__(self, show: bool) -> None:
+        self.show = show
+        self.bar: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            self.bar = tqdm(
+                total=state.max_steps, initial=state.global_step, desc="train", unit="step", disable=not self.show, file=sys.stderr
+            )
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        shown = {name: f"{logs[name]:.4g}" for name in ("loss", "learning_rate", "eval_loss") if name in (logs or {})}
+        if self.bar is None or not shown:
+            return
+        if self.show and "eval_loss" not in shown:
+            self.bar.set_postfix(shown)
+        else:
+            tqdm.write(f"step {state.global_step}: " + ", ".join(f"{name} {value}" for name, value in shown.items()))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+class Forward(TrainerCallback):
+    """Hands logged values to the callbacks that plugins brought."""
+
+    def __init__(self, callbacks: Sequence[Callback]) -> None:
+        self.callbacks = callbacks
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        values = {name: value for name, value in (logs or {}).items() if isinstance(value, int | float)}
+        if state.is_world_process_zero and "train_runtime" not in values:
+            for callback in self.callbacks:
+                callback.on_log(state.global_step, values)

@@ -1,0 +1,36 @@
+"""Pad encoded rows to a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from llmtune.api import Encoded
+
+_IGNORED = -100
+
+
+class Collate:
+    """Pads on the right. Yields int64 `input_ids`, `attention_mask`, `labels` (batch, length)."""
+
+    def __init__(self, pad_token_id: int) -> None:
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, rows: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+        lengths = [len(row["input_ids"]) for row in rows]
+        batch = {
+            "input_ids": _padded([row["input_ids"] for row in rows], self.pad_token_id),
+            "labels": _padded([row["labels"] for row in rows], _IGNORED),
+        }
+        if min(lengths) < max(lengths):
+            batch["attention_mask"] = _padded([[1] * length for length in lengths], 0)
+        if any("loss_weights" in row for row in rows):
+            weights = [row.get("loss_weights") or [1.0] * length for row, length in zip(rows, lengths, strict=True)]
+            batch["loss_weights"] = _padded(weights, 0.0)
+        return batch
+
+
+def _padded(lists: Sequence[Sequence[Any]], value: float) -> torch.Tensor:
+    longest = max(map(len, lists))
+    return torch.tensor([[*items, *[value] * (longest - len(items))] for items in lists])

@@ -1,0 +1,99 @@
+"""transformers' Trainer with an exact loss, exact evaluation and checkpoints that are never half."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from llmtune.api import TrainingJob, checkpoint
+from transformers import Trainer
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import ExportableState
+
+from llmtune_plugin_hf._loss import summed_loss
+
+
+class Loop(Trainer):
+    """One training run of one job."""
+
+    # The loss is divided by the target tokens of the whole optimizer step already.
+    loss_is_scaled_for_ga = True
+
+    def __init__(self, job: TrainingJob, **kwargs: Any) -> None:
+        super().__init__(
+            model=job.model,
+            train_dataset=job.train_rows,  # type: ignore[arg-type]
+            eval_dataset=job.eval_rows or None,  # type: ignore[arg-type]
+            **kwargs,
+        )
+        self.job = job
+        self.model_accepts_loss_kwargs = True  # makes the Trainer count the targets of a step
+        self._base = self.accelerator.unwrap_model(self.model)
+        self._base = self._base.get_base_model() if hasattr(self._base, "get_base_model") else self._base
+
+    # --- loss and evaluation ----------------------------------------------------------------------
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        total, count = summed_loss(model, self._base, inputs)
+        loss = total / (count if num_items_in_batch is None else num_items_in_batch)
+        # Ranks' gradients are averaged: undo it, the sum over ranks is what the count belongs to.
+        return loss * (self.accelerator.num_processes if num_items_in_batch is not None else 1)
+
+    @torch.no_grad()
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Return the loss per target token over the whole validation set."""
+        was_training = self.model.training
+        self.model.eval()
+        sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        for batch in self.get_eval_dataloader(eval_dataset):
+            total, count = summed_loss(self.model, self._base, self._prepare_inputs(batch))
+            sums += torch.stack([total.double(), count.double()])
+        total, count = self.accelerator.reduce(sums, "sum")
+        self.model.train(was_training)
+        metrics = {f"{metric_key_prefix}_loss": (total / count).item()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def last_metrics(self) -> dict[str, float]:
+        """Return the last training and validation loss that were logged."""
+        seen = {key: value for line in self.state.log_history for key, value in line.items()}
+        return {key: seen[key] for key in ("loss", "eval_loss") if key in seen}
+
+    # --- checkpoints ------------------------------------------------------------------------------
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        final = self.job.folder / f"checkpoint-{self.state.global_step}"
+        self.store_flos()
+        with checkpoint.writing(final) as staged:
+            self.job.tuner.save(self.accelerator.unwrap_model(self.model), staged)
+            self.job.write_extras(staged)
+            if not self.args.save_only_model:
+                self._save_optimizer_and_scheduler(str(staged))
+                self._save_scaler(str(staged))
+                self._save_rng_state(str(staged))
+            self._save_state(staged)
+        checkpoint.prune(self.job.folder, self.job.settings.save_total_limit, self.best_checkpoint())
+        self.job.checkpoint_saved(final)
+
+    def _save_state(self, folder: Path) -> None:
+        parts = [part for part in (*self.callback_handler.callbacks, self.control) if isinstance(part, ExportableState)]
+        self.state.stateful_callbacks.update({type(part).__name__: part.state() for part in parts})
+        self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
+
+    def best_checkpoint(self) -> Path | None:
+        """Return the complete checkpoint with the lowest validation loss at its step, else the newest."""
+        losses = {line["step"]: line["eval_loss"] for line in self.state.log_history if "eval_loss" in line}
+        found = checkpoint.complete_checkpoints(self.job.folder)
+        measured = [path for path in found if checkpoint.step_of(path) in losses]
+        if measured:
+            return min(measured, key=lambda path: losses[checkpoint.step_of(path)])
+        return found[-1] if found else None
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """The tuner has loaded the weights already."""

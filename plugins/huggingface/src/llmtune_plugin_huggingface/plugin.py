@@ -1,0 +1,14 @@
+"""Hooks of the hub `huggingface`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llmtune.api import Hub, RunContext, hookimpl
+
+
+@hookimpl
+def llmtune_create_hub(name: str, options: Any, run: RunContext) -> Hub:
+    from llmtune_plugin_huggingface._hub import HuggingFaceHub
+
+    return HuggingFaceHub()

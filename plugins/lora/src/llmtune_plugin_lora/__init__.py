@@ -1,0 +1,1 @@
+"""LoRA tuning through peft."""

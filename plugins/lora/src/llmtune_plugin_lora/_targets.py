@@ -1,0 +1,72 @@
+"""From `--target_modules` and `--modules_to_save` to the layer names that peft takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llmtune.api import UsageError
+from torch import nn
+
+
+def target_modules(wanted: Sequence[str], family_default: Sequence[str] | None, model: nn.Module) -> list[str]:
+    """Return the last parts of the layer names to adapt, sorted.
+
+    DEFAULT and AUTO mean the family's list (all linear layers when it states none), ALL every linear
+    layer but the output head, EMBEDDING the input embedding.
+    """
+    names: set[str] = set()
+    for word in wanted:
+        if word in ("DEFAULT", "AUTO"):
+            names |= set(family_default or _linear_names(model))
+        elif word == "ALL":
+            names |= set(_linear_names(model))
+        elif word == "EMBEDDING":
+            names |= set(_embedding_names(model))
+        else:
+            names.add(word)
+    _check_present(names, model, "--target_modules")
+    return sorted(names)
+
+
+def modules_to_save(wanted: Sequence[str], model: nn.Module) -> list[str]:
+    """Return the last parts of the names of layers to train whole."""
+    names: set[str] = set()
+    for word in wanted:
+        if word == "EMBEDDING":
+            names |= set(_embedding_names(model))
+        elif word == "LN":
+            names |= {name for name, module in _modules(model) if "norm" in type(module).__name__.lower()}
+        else:
+            names.add(word)
+    _check_present(names, model, "--modules_to_save")
+    return sorted(names)
+
+
+def _modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [(name.rpartition(".")[2], module) for name, module in model.named_modules()]
+
+
+def _linear_names(model: Any) -> list[str]:
+    head = model.get_output_embeddings()
+    # Quantized layers (bitsandbytes) subclass nn.Linear.
+    return sorted({name for name, module in _modules(model) if isinstance(module, nn.Linear) and module is not head})
+
+
+def _embedding_names(model: nn.Module) -> list[str]:
+    return sorted({name for name, module in _modules(model) if isinstance(module, nn.Embedding)})
+
+
+def _check_present(names: set[str], model: nn.Module, flag: str) -> None:
+    present = {name for full, _ in model.named_modules() for name in _endings(full)}
+    missing = sorted(names - present)
+    if missing:
+        raise UsageError(
+            f"{flag} {' '.join(missing)}: the model has no such layer",
+            fix=f"its linear layers are {', '.join(_linear_names(model))}",
+        )
+
+
+def _endings(full: str) -> list[str]:
+    parts = full.split(".")
+    return [".".join(parts[start:]) for start in range(len(parts))]

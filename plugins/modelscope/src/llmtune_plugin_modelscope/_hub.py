@@ -1,0 +1,54 @@
+"""ModelScope through its own SDK."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from llmtune.api import Hub, HubUnreachable, NotInCache, UnknownName
+from modelscope_hub.compat import snapshot_download
+from modelscope_hub.config import get_default_config
+from modelscope_hub.errors import CacheNotFound, HubError, NotExistError
+
+_UNWANTED = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.tflite"]
+_SECONDS_TO_CONNECT = 5
+
+
+class ModelScopeHub(Hub):
+    """Snapshots live in the SDK's own cache.
+
+    `modelscope_hub` is the part of the SDK that talks to the hub; importing `modelscope` itself
+    takes 3 s.
+    """
+
+    def snapshot(
+        self, repo: str, *, kind: Literal["model", "dataset"], revision: str | None = None, cached_only: bool = False
+    ) -> Path:
+        if not cached_only:
+            _check_reachable()
+        try:
+            folder = snapshot_download(
+                repo_id=repo,
+                repo_type=kind,
+                revision=revision,
+                local_files_only=cached_only,
+                ignore_patterns=_UNWANTED,
+            )
+        except CacheNotFound as error:
+            raise NotInCache(f"{repo} is not in the cache of modelscope") from error
+        except NotExistError as error:
+            raise UnknownName(f"modelscope has no {kind} {repo!r}") from error
+        except (HubError, OSError) as error:
+            raise HubUnreachable(f"ModelScope failed for {kind} {repo}: {error}") from error
+        return Path(folder)
+
+
+def _check_reachable() -> None:
+    """The SDK retries for 22 s before it gives up on a machine without network; this takes one try."""
+    import requests
+
+    endpoint = str(get_default_config().endpoint)
+    try:
+        requests.head(endpoint, timeout=_SECONDS_TO_CONNECT)
+    except requests.RequestException as error:
+        raise HubUnreachable(f"ModelScope ({endpoint}) did not answer") from error

