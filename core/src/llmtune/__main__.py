@@ -5,7 +5,7 @@ import sys
 if sys.path and sys.path[0] == "":
     del sys.path[0]
 
-from llmtune.cli.main import entry  # noqa: E402 - the path comes first
+from llmtune.cli.main import entry
 
 if __name__ == "__main__":
     entry()

@@ -22,6 +22,7 @@ from llmtune.interfaces.quantizer import Quantizer
 from llmtune.interfaces.template import Template
 from llmtune.interfaces.trainer import Callback, RunResult, Trainer, TrainingJob
 from llmtune.interfaces.tuner import Tuner
+from llmtune.model.load import load_pretrained
 from llmtune.specs import (
     DatasetSpec,
     Encoded,
@@ -33,14 +34,12 @@ from llmtune.specs import (
     RunContext,
     TemplateSpec,
 )
-from llmtune.model.dtype import torch_dtype
-from llmtune.model.load import load_pretrained
 from llmtune.train import checkpoint
 from llmtune.train.interrupt import StopRequest, stop_requests
 
 __all__ = [
-    "CheckpointError",
     "Callback",
+    "CheckpointError",
     "Chunk",
     "DataError",
     "DatasetSpec",
@@ -64,6 +63,7 @@ __all__ = [
     "RunContext",
     "RunResult",
     "Section",
+    "StopRequest",
     "Template",
     "TemplateSpec",
     "Trainer",
@@ -71,11 +71,9 @@ __all__ = [
     "Tuner",
     "UnknownName",
     "UsageError",
-    "StopRequest",
     "cache_folder",
     "checkpoint",
     "hookimpl",
     "load_pretrained",
     "stop_requests",
-    "torch_dtype",
 ]

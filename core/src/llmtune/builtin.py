@@ -34,7 +34,8 @@ def llmtune_create_template(spec: TemplateSpec, tokenizer: Any, run: RunContext)
 def llmtune_create_preprocessor(name: str, options: Any, run: RunContext) -> Preprocessor | None:
     if name == "auto":
         return preprocess.auto
-    return preprocess.LAYOUTS[name][1] if name in preprocess.LAYOUTS else None
+    found: Preprocessor | None = preprocess.LAYOUTS[name][1] if name in preprocess.LAYOUTS else None
+    return found
 
 
 @hookimpl

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from llmtune.specs import DatasetSpec, LoadedModel, LoadOptions, ModelSpec, RunContext, TemplateSpec
+from llmtune.specs import DatasetSpec, LoadedModel, LoadOptions, ModelSpec, RunContext, RunPlan, TemplateSpec
 
 if TYPE_CHECKING:
     from llmtune.interfaces.engine import Engine
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from llmtune.interfaces.template import Template
     from llmtune.interfaces.trainer import Callback, RunResult, Trainer
     from llmtune.interfaces.tuner import Tuner
-    from llmtune.plugins.plan import RunPlan
 
 PROJECT = "llmtune"
 hookspec = pluggy.HookspecMarker(PROJECT)

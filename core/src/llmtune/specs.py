@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Message(TypedDict, total=False):
@@ -80,13 +83,19 @@ class LoadOptions:
     """How to load a model."""
 
     dtype: str = "AUTO"
-    """bf16, fp16, fp32 or AUTO."""
+    """bf16, fp16 or fp32; AUTO only where no weights are loaded."""
     weights: bool = True
     """False loads the tokenizer alone."""
     trust_remote_code: bool = False
     use_flash_attn: bool | None = None
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     """More keywords for `from_pretrained`, from a quantizer."""
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        import torch
+
+        return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[self.dtype]
 
 
 @dataclass(kw_only=True)
@@ -99,11 +108,36 @@ class LoadedModel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    """What a run uses: every name resolved once, and the plugins to activate, in order.
+
+    Written into run.json. Worker ranks read it and activate the same list; they never rescan.
+    """
+
+    command: str
+    choices: dict[str, str] = field(default_factory=dict)
+    """kind -> qualified name ("lora::lora"); datasets are listed under "dataset" with commas."""
+    plugins: tuple[str, ...] = ()
+    """Plugins to activate, core first, then by name."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Distribution -> version of every plugin in the plan."""
+    local: tuple[str, ...] = ()
+    """Files of --custom_register_path."""
+    target_modules: tuple[str, ...] = ()
+    """Layers that the model's family adapts by default."""
+    quantization_bit: int = 0
+    resolved: dict[str, str] = field(default_factory=dict)
+    """Flag -> "value (rule)" for every None or AUTO that a rule decided."""
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunContext:
     """The run that a hook is called in."""
 
-    plan: Any
-    """The `RunPlan`."""
+    plan: RunPlan
     folder: Path | None = None
     """Run folder; None for commands that have none."""
     rank: int = 0

@@ -56,7 +56,8 @@ class ConfigCommand:
     def _run_file(self, words: Sequence[str], known: Sequence[str]) -> dict[str, Any]:
         if len(words) > 1 or (words and not words[0].endswith((".yaml", ".yml", ".json"))):
             raise UsageError(
-                f"unexpected argument {words[0]!r}", fix=f"options start with --; a run file ends in .yaml or .json (llmtune {self.name} --help)"
+                f"unexpected argument {words[0]!r}",
+                fix=f"options start with --; a run file ends in .yaml or .json (llmtune {self.name} --help)",
             )
         if not words:
             return {}
@@ -68,7 +69,9 @@ class ConfigCommand:
             try:
                 check_names([flag], known, self.name)
             except UsageError as error:
-                raise UsageError(f"{path}:{lines[flag]}: {error.problem.replace('--', '')}", fix=error.fix.replace("--", "")) from None
+                raise UsageError(
+                    f"{path}:{lines[flag]}: {error.problem.replace('--', '')}", fix=error.fix.replace("--", "")
+                ) from None
         return values
 
     def _core(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,5 +85,9 @@ class ConfigCommand:
         from llmtune.plugins.local import add_local_plugins
 
         present = {plugin.version for plugin in obj.catalogue.plugins if plugin.local is not None}
-        paths = [path for path in config.plugins.custom_register_path if str(Path(path).expanduser().resolve()) not in present]
+        paths = [
+            path
+            for path in config.plugins.custom_register_path
+            if str(Path(path).expanduser().resolve()) not in present
+        ]
         return Invocation(add_local_plugins(obj.catalogue, paths), obj.command) if paths else obj

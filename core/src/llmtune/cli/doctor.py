@@ -41,7 +41,9 @@ _KINDS_OF_A_RUN = {
 
 
 @app.command(context_settings={"help_option_names": ["-h", "--help"]})
-def doctor(context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
+def doctor(
+    context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False
+) -> None:
     """Show versions and devices, and what is missing."""
     catalogue: Catalogue = context.obj.catalogue
     facts = {
@@ -73,10 +75,8 @@ def devices() -> list[str]:
 
     dtype, _ = auto_dtype()
     if torch.cuda.is_available():
-        return [
-            f"{torch.cuda.get_device_name(number)}, {torch.cuda.get_device_properties(number).total_memory / 2**30:.0f} GiB, {dtype}"
-            for number in range(torch.cuda.device_count())
-        ]
+        properties = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+        return [f"{one.name}, {one.total_memory / 2**30:.0f} GiB, {dtype}" for one in properties]
     return [f"CPU, {torch.get_num_threads()} threads, {dtype}"]
 
 
@@ -101,7 +101,10 @@ def problems(catalogue: Catalogue) -> list[dict[str, str]]:
 
 
 def _text(facts: dict[str, Any]) -> str:
-    rows = [(name, version or "-", f"for {_LIBRARIES[name]}" + ("" if version else f": pip install {name}")) for name, version in facts["libraries"].items()]
+    rows = [
+        (name, version or "-", f"for {_LIBRARIES[name]}" + ("" if version else f": pip install {name}"))
+        for name, version in facts["libraries"].items()
+    ]
     parts = [
         f"llmtune {facts['llmtune']}, Python {facts['python']}, {facts['platform']}",
         text_table(["LIBRARY", "VERSION", "USE"], rows),

@@ -25,7 +25,9 @@ def print_help(command: str, catalogue: Catalogue) -> None:
     help_text = catalogue.find("command", command).facts["help"]
     console.print(f"Usage: llmtune {command} [RUN.yaml] [OPTIONS]\n\n{help_text}.\n", markup=False)
     for title, section, note in panels(command, catalogue):
-        console.print(_panel(title, section) if section else Panel(note, title=title, title_align="left", border_style="yellow"))
+        console.print(
+            _panel(title, section) if section else Panel(note, title=title, title_align="left", border_style="yellow")
+        )
 
 
 def panels(command: str, catalogue: Catalogue) -> Iterator[tuple[str, Section | None, str]]:
@@ -50,7 +52,9 @@ def _panel(title: str, section: Section) -> Panel:
     table.add_column(style="dim", max_width=24)
     table.add_column(ratio=1)
     for name, field in type(section).model_fields.items():
-        table.add_row(f"--{name}", value_type(field.annotation), f"{field.description} \\[{_default(getattr(section, name))}]")
+        table.add_row(
+            f"--{name}", value_type(field.annotation), f"{field.description} \\[{_default(getattr(section, name))}]"
+        )
     return Panel(table, title=title, title_align="left", border_style="dim")
 
 

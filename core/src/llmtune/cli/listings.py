@@ -33,7 +33,9 @@ def _listing(kinds: Sequence[str], columns: Sequence[Column]) -> typer.Typer:
         context: typer.Context,
         filter: Annotated[str, typer.Argument(help="Only names that contain this text.")] = "",
         as_json: Annotated[bool, typer.Option("--json", help="Print every fact as JSON.")] = False,
-        custom_register_path: Annotated[list[str] | None, typer.Option("--custom_register_path", help="Include this file's names.")] = None,
+        custom_register_path: Annotated[
+            list[str] | None, typer.Option("--custom_register_path", help="Include this file's names.")
+        ] = None,
     ) -> None:
         """List names with their owner and facts."""
         catalogue: Catalogue = context.obj.catalogue

@@ -95,7 +95,11 @@ def _take_switches(arguments: list[str]) -> tuple[list[str], frozenset[str]]:
 def _local_paths(arguments: list[str]) -> list[str]:
     from llmtune.config.flags import split_flags
 
-    return split_flags(arguments)[1].get("custom_register_path", []) if any("register" in word for word in arguments) else []
+    return (
+        split_flags(arguments)[1].get("custom_register_path", [])
+        if any("register" in word for word in arguments)
+        else []
+    )
 
 
 def _command_and_rest(arguments: list[str]) -> tuple[str, list[str]]:
@@ -138,7 +142,9 @@ def _find(catalogue: Any, name: str) -> Any:
     except UnknownName as error:
         suggestion = did_you_mean(name, catalogue.names("command"), prefix="llmtune ")
         fix = error.fix if "pip install" in error.fix else suggestion or "llmtune --help lists the commands"
-        raise UnknownName(f"unknown command {name!r}" if "pip install" not in error.fix else error.problem, fix=fix) from None
+        raise UnknownName(
+            f"unknown command {name!r}" if "pip install" not in error.fix else error.problem, fix=fix
+        ) from None
 
 
 def _load(entry: Any) -> Callable[..., Any]:

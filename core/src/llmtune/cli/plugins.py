@@ -9,11 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from llmtune.cli.table import text_table
+from llmtune.config.environment import cache_folder
 from llmtune.plugins.catalogue import Catalogue, Plugin
 from llmtune.plugins.health import Finding, remembered, state_of
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, context_settings=_SETTINGS)
+app = typer.Typer(
+    add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, context_settings=_SETTINGS
+)
 
 
 @app.callback(invoke_without_command=True)
@@ -27,10 +30,12 @@ def plugins(
 
 
 @app.command("list")
-def show_list(context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
+def show_list(
+    context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False
+) -> None:
     """List every plugin with its state and what it adds; imports none of them."""
     catalogue: Catalogue = context.obj.catalogue
-    memory = remembered()
+    memory = remembered(_memory_file())
     rows = [(plugin, state_of(plugin, catalogue, memory)) for plugin in catalogue.plugins]
     if as_json:
         print(json.dumps([_as_json(*row) for row in rows], indent=1, ensure_ascii=False))
@@ -41,6 +46,10 @@ def show_list(context: typer.Context, as_json: Annotated[bool, typer.Option("--j
         print(f"\n{plugin}: {finding.state}\n  {finding.reason}")
     if problems:
         print("\nllmtune plugins doctor NAME tells more")
+
+
+def _memory_file() -> Path:
+    return cache_folder() / "plugin-health.json"
 
 
 def _cells(plugin: Plugin, finding: Finding) -> list[str]:
@@ -65,12 +74,15 @@ def doctor(
 
     catalogue: Catalogue = context.obj.catalogue
     chosen = [catalogue.plugin(name)] if name else list(catalogue.plugins)
-    findings = {plugin: examine(plugin, catalogue) for plugin in chosen if plugin.local is None}
-    remember(findings)
-    for plugin, finding in findings.items():
+    findings = [(plugin, examine(plugin, catalogue)) for plugin in chosen if plugin.local is None]
+    remember(_memory_file(), findings)
+    for plugin, finding in findings:
         print(f"{plugin}: {finding.state}" + "".join(f"\n  {line}" for line in finding.lines()))
-    bad = [plugin.name for plugin, finding in findings.items() if finding.state not in ("ok", "disabled")]
-    print(f"\n{len(findings) - len(bad)} of {len(findings)} plugins are fine" + (f"; not: {', '.join(bad)}" if bad else ""))
+    bad = [plugin.name for plugin, finding in findings if finding.state not in ("ok", "disabled")]
+    print(
+        f"\n{len(findings) - len(bad)} of {len(findings)} plugins are fine"
+        + (f"; not: {', '.join(bad)}" if bad else "")
+    )
     if bad:
         raise typer.Exit(1)
 

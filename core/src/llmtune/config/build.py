@@ -35,7 +35,7 @@ def build_config(config_class: type[Config], values: Mapping[str, Any]) -> Confi
             problems.append(error.problem)
     if problems:
         raise UsageError("\n".join(problems), fix="--help lists every option with its values")
-    config = config_class(**sections)
+    config = config_class.model_validate(sections)
     config._given = frozenset(values)
     return config
 
@@ -59,7 +59,8 @@ def options_class(entry: Entry) -> type[Section] | None:
         found: type[Section] = getattr(importlib.import_module(module), name)
     except Exception as error:
         raise PluginFailed(
-            f"the options of {entry.kind} {entry.name!r} in plugin {entry.plugin} failed: {type(error).__name__}: {error}",
+            f"the options of {entry.kind} {entry.name!r} in plugin {entry.plugin} failed: "
+            f"{type(error).__name__}: {error}",
             fix=f"llmtune plugins doctor {entry.plugin.name}",
         ) from error
     return found
@@ -70,7 +71,9 @@ def make_section(section: type[Section], values: Mapping[str, Any]) -> Section:
     try:
         return section(**values)
     except ValidationError as error:
-        raise UsageError("\n".join(map(_describe, error.errors())), fix="--help lists every option with its values") from error
+        raise UsageError(
+            "\n".join(map(_describe, error.errors())), fix="--help lists every option with its values"
+        ) from error
 
 
 def _describe(problem: Any) -> str:
@@ -127,5 +130,3 @@ def replaced(config: Config, section: str, **values: Any) -> Config:
     copy = config.model_copy(update={section: changed})
     copy._options, copy._given = config._options, config._given
     return copy
-
-

@@ -50,7 +50,11 @@ class CommandConfig(BaseModel):
     def flat(self) -> dict[str, Any]:
         """Return every flag with its value; the content of sft_args.json."""
         sections = [getattr(self, name) for name in type(self).model_fields]
-        return {key: value for part in (*sections, *self._options.values()) for key, value in part.model_dump(mode="json").items()}
+        return {
+            key: value
+            for part in (*sections, *self._options.values())
+            for key, value in part.model_dump(mode="json").items()
+        }
 
 
 class SftConfig(CommandConfig):

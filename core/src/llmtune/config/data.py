@@ -24,9 +24,15 @@ Selectors = Annotated[list[str], BeforeValidator(_split_commas)]
 class DataSection(Section):
     """Data"""
 
-    dataset: Selectors = Field([], description="Training data: registered names, hub ids or files; name#500 draws 500 rows.")
-    val_dataset: Selectors = Field([], description="Validation data; without it a part of the training data is split off.")
-    dataset_test_ratio: float = Field(0.01, ge=0, lt=1, description="Share of each dataset that is split off for validation.")
+    dataset: Selectors = Field(
+        [], description="Training data: registered names, hub ids or files; name#500 draws 500 rows."
+    )
+    val_dataset: Selectors = Field(
+        [], description="Validation data; without it a part of the training data is split off."
+    )
+    dataset_test_ratio: float = Field(
+        0.01, ge=0, lt=1, description="Share of each dataset that is split off for validation."
+    )
     dataset_seed: int | None = Field(None, description="Seed of sampling and splitting. None: --seed.")
     max_dropped_ratio: float = Field(
         0.05, ge=0, le=1, description="Fail when more than this share of the rows cannot be used for training."

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from llmtune.plugins.catalogue import Catalogue, Entry
@@ -22,7 +22,7 @@ OPTION_KINDS: dict[str, tuple[str, ...]] = {
 """Command -> the kinds whose plugins add flags to it."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def _classes(path: Path) -> dict[str, ast.ClassDef]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
@@ -35,7 +35,9 @@ def field_names(path: Path, class_name: str) -> list[str]:
     if node is None:
         return []
     inherited = [name for base in node.bases if isinstance(base, ast.Name) for name in field_names(path, base.id)]
-    own = [item.target.id for item in node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)]
+    own = [
+        item.target.id for item in node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+    ]
     return list(dict.fromkeys(name for name in inherited + own if not name.startswith("_")))
 
 
@@ -43,7 +45,9 @@ def section_flags(command: str) -> list[str]:
     """Return the flags of core's own sections for `command`."""
     folder = Path(__file__).parent
     sections = field_names(folder / "commands.py", f"{command.capitalize()}Config")
-    return [flag for section in sections for flag in field_names(folder / f"{section}.py", f"{section.capitalize()}Section")]
+    return [
+        flag for section in sections for flag in field_names(folder / f"{section}.py", f"{section.capitalize()}Section")
+    ]
 
 
 def plugin_flags(command: str, catalogue: Catalogue) -> Iterator[tuple[str, Entry]]:

@@ -43,6 +43,8 @@ def check_names(given: Iterable[str], known: Iterable[str], command: str) -> Non
     wrong = [name for name in given if name not in names]
     if not wrong:
         return
-    first = f"unknown option --{wrong[0]}" if len(wrong) == 1 else "unknown options " + ", ".join(f"--{n}" for n in wrong)
+    first = (
+        f"unknown option --{wrong[0]}" if len(wrong) == 1 else "unknown options " + ", ".join(f"--{n}" for n in wrong)
+    )
     hints = [hint for name in wrong if (hint := did_you_mean(name, names, prefix="--"))]
     raise UsageError(first, fix="\n  ".join(hints) or f"llmtune {command} --help lists the options")

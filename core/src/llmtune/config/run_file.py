@@ -24,5 +24,6 @@ def read_run_file(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         return {}, {}
     if not isinstance(values, dict):
         raise UsageError(f"run file {path} must be a mapping of options to values, found a {type(values).__name__}")
+    assert isinstance(node, yaml.MappingNode)
     lines = {str(key.value).replace("-", "_"): key.start_mark.line + 1 for key, _ in node.value}
     return {str(key).replace("-", "_"): value for key, value in values.items()}, lines

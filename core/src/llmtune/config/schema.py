@@ -14,7 +14,10 @@ from llmtune.plugins.catalogue import Catalogue
 def json_schema(command: str, catalogue: Catalogue) -> dict[str, Any]:
     """Return the schema of `command` with the options of the installed plugins (broken ones left out)."""
     if command not in COMMANDS:
-        raise UsageError(f"no configuration for command {command!r}", fix=did_you_mean(command, COMMANDS) or f"one of {', '.join(COMMANDS)}")
+        raise UsageError(
+            f"no configuration for command {command!r}",
+            fix=did_you_mean(command, COMMANDS) or f"one of {', '.join(COMMANDS)}",
+        )
     properties: dict[str, Any] = {}
     for section in _sections(command, catalogue):
         for name, prop in section.model_json_schema()["properties"].items():
@@ -29,7 +32,9 @@ def json_schema(command: str, catalogue: Catalogue) -> dict[str, Any]:
 
 
 def _sections(command: str, catalogue: Catalogue) -> list[Any]:
-    sections: list[Any] = [type(field.get_default(call_default_factory=True)) for field in COMMANDS[command].model_fields.values()]
+    sections: list[Any] = [
+        type(field.get_default(call_default_factory=True)) for field in COMMANDS[command].model_fields.values()
+    ]
     for kind in OPTION_KINDS[command]:
         for entry in catalogue.entries(kind):
             try:

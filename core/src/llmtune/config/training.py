@@ -22,7 +22,9 @@ class TrainingSection(Section):
     )
     num_train_epochs: int = Field(1, ge=1, description="Passes over the data, when --max_steps is not set.")
     max_steps: int = Field(-1, ge=-1, description="Optimizer steps; -1: decided by --num_train_epochs.")
-    learning_rate: float | None = Field(None, gt=0, description="Peak learning rate. None: the tuner's (lora 1e-4, full 1e-5).")
+    learning_rate: float | None = Field(
+        None, gt=0, description="Peak learning rate. None: the tuner's (lora 1e-4, full 1e-5)."
+    )
     lr_scheduler_type: str = Field("cosine", description="Schedule: cosine, linear, constant ...")
     warmup_ratio: float = Field(0.05, ge=0, lt=1, description="Share of the steps with a rising learning rate.")
     warmup_steps: int = Field(0, ge=0, description="Steps with a rising learning rate; overrides --warmup_ratio.")
@@ -33,7 +35,9 @@ class TrainingSection(Section):
     weight_decay: float = Field(0.01, ge=0, description="Decoupled weight decay.")
     max_grad_norm: float = Field(1.0, ge=0, description="Gradients are clipped to this norm; 0: never.")
     gradient_checkpointing: bool = Field(True, description="Recompute activations in the backward pass to save memory.")
-    dataloader_num_workers: int | None = Field(None, ge=0, description="Processes that collate rows. None: 0 (rows are in memory).")
+    dataloader_num_workers: int | None = Field(
+        None, ge=0, description="Processes that collate rows. None: 0 (rows are in memory)."
+    )
     logging_steps: int = Field(5, ge=1, description="Steps between log lines.")
     logging_dir: str | None = Field(None, description="Tensorboard files. None: <run folder>/runs.")
     report_to: list[str] = Field(["tensorboard"], description="Trackers: tensorboard, wandb, all, none ...")

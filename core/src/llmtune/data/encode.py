@@ -24,7 +24,9 @@ def encode_rows(
         length = len(one["input_ids"])
         if 0 <= max_length < length:
             if truncation == "delete":
-                report.drop(f"{length} tokens, --max_length is {max_length}", row["source"], kind="longer than --max_length")
+                report.drop(
+                    f"{length} tokens, --max_length is {max_length}", row["source"], kind="longer than --max_length"
+                )
                 continue
             report.truncated += 1
             one = _cut_left(one, max_length)

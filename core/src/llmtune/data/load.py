@@ -65,10 +65,13 @@ def _dataset_entry(selector: Selector, catalogue: Catalogue) -> Entry:
         return known
     if selector.hub and hub is None:
         return catalogue.find("dataset", f"{selector.hub}::{selector.name}")
-    if hub is not None or selector.name.count("/") == 1 and not selector.name.endswith(_DATA_SUFFIXES):
+    if hub is not None or (selector.name.count("/") == 1 and not selector.name.endswith(_DATA_SUFFIXES)):
         return files
     if "/" in selector.name or selector.name.endswith(_DATA_SUFFIXES):
-        raise DataError(f"dataset {selector.text!r}: no such file or folder: {selector.name}", fix="check the path; relative paths start where you stand")
+        raise DataError(
+            f"dataset {selector.text!r}: no such file or folder: {selector.name}",
+            fix="check the path; relative paths start where you stand",
+        )
     raise _unknown(selector, catalogue)
 
 
@@ -92,7 +95,9 @@ def _by_hub_id(name: str, catalogue: Catalogue) -> Entry | None:
 class RowLoader:
     """Reads selected datasets into rows. One per run; `report` counts what is left out."""
 
-    def __init__(self, manager: PluginManager, fetcher: Fetcher, run: RunContext, options: Any, report: DataReport) -> None:
+    def __init__(
+        self, manager: PluginManager, fetcher: Fetcher, run: RunContext, options: Any, report: DataReport
+    ) -> None:
         self.manager, self.fetcher, self.run, self.report = manager, fetcher, run, report
         self._options = options
         """(kind, name) -> validated options, `CommandConfig.options`."""
@@ -132,9 +137,7 @@ class RowLoader:
 
     def _records(self, selected: SelectedDataset) -> Iterable[Mapping[str, Any]]:
         selector, entry = selected.selector, selected.entry
-        spec = DatasetSpec(
-            name=entry.name, facts=entry.facts, path=self._path(selected), sample=selector.sample
-        )
+        spec = DatasetSpec(name=entry.name, facts=entry.facts, path=self._path(selected), sample=selector.sample)
         records: Iterable[Mapping[str, Any]] = self.manager.provide(
             "llmtune_load_dataset", entry, spec=spec, split="train", run=self.run
         )

@@ -1,7 +1,8 @@
 """The preprocessors that core brings: common column layouts to rows.
 
 Each takes one record (a mapping of columns) and raises `ValueError` with the reason when the record
-does not fit. `auto` looks at the columns and picks one of them.
+does not fit. A record without an answer becomes a row that ends with a question: `infer` answers it,
+training counts it as dropped. `auto` looks at the columns and picks a layout.
 """
 
 from __future__ import annotations
@@ -11,7 +12,14 @@ from typing import Any
 
 from llmtune.specs import Message, Row
 
-_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "bot": "assistant", "system": "system"}
+_ROLES = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "bot": "assistant",
+    "system": "system",
+}
 
 
 def query_response(record: Mapping[str, Any]) -> Row:
@@ -21,7 +29,7 @@ def query_response(record: Mapping[str, Any]) -> Row:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise ValueError(f"history must be pairs of [query, response], found {pair!r}")
         messages += [_turn("user", pair[0], "history"), _turn("assistant", pair[1], "history")]
-    messages += [_turn("user", record.get("query"), "query"), _turn("assistant", record.get("response"), "response")]
+    messages += [_turn("user", record.get("query"), "query"), *_answer(record.get("response"), "response")]
     return _row(messages, record.get("system"))
 
 
@@ -29,7 +37,7 @@ def alpaca(record: Mapping[str, Any]) -> Row:
     """instruction, input, output, optional system."""
     instruction, extra = record.get("instruction") or "", record.get("input") or ""
     query = f"{instruction}\n{extra}" if instruction and extra else instruction or extra
-    return _row([_turn("user", query, "instruction"), _turn("assistant", record.get("output"), "output")], record.get("system"))
+    return _row([_turn("user", query, "instruction"), *_answer(record.get("output"), "output")], record.get("system"))
 
 
 def messages(record: Mapping[str, Any]) -> Row:
@@ -45,8 +53,8 @@ def conversations(record: Mapping[str, Any]) -> Row:
 LAYOUTS: dict[str, tuple[frozenset[str], Callable[[Mapping[str, Any]], Row]]] = {
     "messages": (frozenset({"messages"}), messages),
     "conversations": (frozenset({"conversations"}), conversations),
-    "alpaca": (frozenset({"instruction", "output"}), alpaca),
-    "query-response": (frozenset({"query", "response"}), query_response),
+    "alpaca": (frozenset({"instruction"}), alpaca),
+    "query-response": (frozenset({"query"}), query_response),
 }
 """Name -> (columns that identify the layout, preprocessor)."""
 
@@ -58,15 +66,9 @@ def auto(record: Mapping[str, Any]) -> Row:
     if len(fits) > 1:
         raise ValueError(f"the columns {sorted(columns)} fit both {' and '.join(fits)}")
     if not fits:
-        partly = [name for name, (needed, _) in LAYOUTS.items() if needed & columns]
-        missing = sorted(LAYOUTS[partly[0]][0] - columns) if partly else []
-        raise ValueError(f"has no {' or '.join(missing)} (found columns {sorted(columns)})" if missing else _no_layout(columns))
+        known = ", ".join(" and ".join(sorted(needed)) for needed, _ in LAYOUTS.values())
+        raise ValueError(f"no known layout in columns {sorted(columns)} (expected one of {known})")
     return LAYOUTS[fits[0]][1](record)
-
-
-def _no_layout(columns: set[str]) -> str:
-    known = "; ".join("+".join(sorted(needed)) for needed, _ in LAYOUTS.values())
-    return f"no known layout in columns {sorted(columns)} (expected {known})"
 
 
 def _conversation(turns: Any, role_key: str, text_key: str, system: Any) -> Row:
@@ -97,11 +99,17 @@ def _turn(role: str, content: Any, column: str) -> Message:
     return {"role": role, "content": content}  # type: ignore[typeddict-item]
 
 
+def _answer(content: Any, column: str) -> list[Message]:
+    """Return the answer's turn, or nothing where there is no answer."""
+    missing = content is None or (isinstance(content, str) and not content.strip())
+    return [] if missing else [_turn("assistant", content, column)]
+
+
 def _row(turns: list[Message], system: Any) -> Row:
     roles = [turn["role"] for turn in turns]
     expected = ["user", "assistant"] * ((len(roles) + 1) // 2)
-    if roles != expected[: len(roles)] or len(roles) % 2:
-        raise ValueError(f"turns must alternate user, assistant and end with assistant, found {', '.join(roles) or 'none'}")
+    if not roles or roles != expected[: len(roles)]:
+        raise ValueError(f"turns must alternate user and assistant, found {', '.join(roles) or 'none'}")
     row: Row = {"messages": turns}
     if isinstance(system, str):
         row["system"] = system

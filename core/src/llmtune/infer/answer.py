@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 class Answerer:
     """An engine, the template of its model and the generation settings."""
 
-    def __init__(self, engine: Engine, template: Template, settings: GenerationSection, *, seed: int | None = None) -> None:
+    def __init__(
+        self, engine: Engine, template: Template, settings: GenerationSection, *, seed: int | None = None
+    ) -> None:
         self.engine, self.template, self.settings = engine, template, settings
         self._seed = seed
 

@@ -56,15 +56,14 @@ class ChatSession:
 
 def chat(answerer: Answerer, *, stream: bool = True) -> None:
     """Read questions from the terminal (or a pipe) until `exit` or the end of input."""
-    show = (lambda text: print(text, end="", flush=True)) if stream else (lambda text: None)
-    session = ChatSession(answerer, show)
+    session = ChatSession(answerer, _print_piece if stream else _print_nothing)
     print(f"{HELP}\nhelp            show this\n")
     multi_line = False
     while (text := read_message(multi_line)) is not None:
         word, _, rest = text.partition(" ")
         if text in ("exit", "quit"):
             break
-        elif text in ("multi-line", "single-line"):
+        if text in ("multi-line", "single-line"):
             multi_line = text == "multi-line"
         elif text == "help":
             print(HELP)
@@ -76,6 +75,14 @@ def chat(answerer: Answerer, *, stream: bool = True) -> None:
             print(f"system prompt: {rest or 'the one of the template'}")
         elif text:
             _answer(session, text, stream)
+
+
+def _print_piece(text: str) -> None:
+    print(text, end="", flush=True)
+
+
+def _print_nothing(text: str) -> None:
+    pass
 
 
 def _answer(session: ChatSession, text: str, stream: bool) -> None:

@@ -46,5 +46,5 @@ class Engine(ABC):
     def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[Chunk]:
         """Yield chunks as they come; every request ends with one chunk that has a `finish_reason`."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - an engine without anything to free need not say so
         """Free the model. Called once, also after an error."""

@@ -11,5 +11,5 @@ from llmtune.specs import Row
 class Preprocessor(Protocol):
     """Turns one raw record into a `Row`."""
 
-    def __call__(self, record: Mapping[str, Any]) -> Row | None:
+    def __call__(self, record: Mapping[str, Any], /) -> Row | None:
         """Return the row, None to leave the record out on purpose, or raise `ValueError` with the reason."""

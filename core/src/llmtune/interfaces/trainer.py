@@ -38,9 +38,9 @@ class TrainingJob:
     folder: Path
     resume_from: Path | None = None
     callbacks: list[Callback] = field(default_factory=list)
-    write_extras: Callable[[Path], None] = lambda folder: None
+    write_extras: Callable[[Path], None]
     """Adds core's own files (arguments, template, tokenizer) to a checkpoint being written."""
-    checkpoint_saved: Callable[[Path], None] = lambda folder: None
+    checkpoint_saved: Callable[[Path], None]
     """Called after a checkpoint is complete under its final name."""
 
 

@@ -1,18 +1,6 @@
-"""Names of weight types, and the rule for AUTO."""
+"""The rule for --dtype AUTO."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import torch
-
-
-def torch_dtype(name: str) -> torch.dtype:
-    """Return the torch type of bf16, fp16 or fp32."""
-    import torch
-
-    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[name]
 
 
 def auto_dtype(preferred: str | None = None) -> tuple[str, str]:

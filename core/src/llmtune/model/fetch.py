@@ -55,7 +55,10 @@ class Fetcher:
                 continue
         if self.offline:
             tried = ", ".join(f"{entry.name}:{repo}" for entry, repo in candidates)
-            raise NotInCache(f"{kind} {name!r} is not in the cache ({tried})", fix="run once without --offline, or name a local folder")
+            raise NotInCache(
+                f"{kind} {name!r} is not in the cache ({tried})",
+                fix="run once without --offline, or name a local folder",
+            )
         return self._first_that_answers(name, kind, candidates, revision)
 
     def _first_that_answers(
@@ -69,7 +72,9 @@ class Fetcher:
                 failures.append(f"{entry.name}: {error.problem}")
                 if number + 1 < len(candidates):
                     other, repo = candidates[number + 1]
-                    self.run.say(f"note: {failures[-1]}\n      trying {other.name} ({repo}); --hub chooses one for good")
+                    self.run.say(
+                        f"note: {failures[-1]}\n      trying {other.name} ({repo}); --hub chooses one for good"
+                    )
         raise HubUnreachable(f"{kind} {name!r} cannot be fetched\n  " + "\n  ".join(failures), fix=self._way_out())
 
     def _way_out(self) -> str:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from llmtune.errors import UsageError
-from llmtune.model.dtype import torch_dtype
 from llmtune.specs import LoadedModel, LoadOptions
 
 
@@ -30,7 +29,7 @@ def _weights(folder: Path, options: LoadOptions) -> Any:
 
     return AutoModelForCausalLM.from_pretrained(
         folder,
-        dtype=torch_dtype(options.dtype),
+        dtype=options.torch_dtype,
         attn_implementation=_attention(options.use_flash_attn),
         use_safetensors=True,
         trust_remote_code=options.trust_remote_code,
@@ -47,7 +46,9 @@ def _check_folder(folder: Path, options: LoadOptions) -> None:
 
     config = folder / "config.json"
     if not config.is_file():
-        raise UsageError(f"{folder} holds no model (config.json is missing)", fix="check the folder, or download it again")
+        raise UsageError(
+            f"{folder} holds no model (config.json is missing)", fix="check the folder, or download it again"
+        )
     if "auto_map" in json.loads(config.read_text(encoding="utf-8")) and not options.trust_remote_code:
         from transformers import AutoConfig
 

@@ -45,7 +45,7 @@ def choose_model(section: ModelSection, catalogue: Catalogue) -> ModelChoice:
 
 
 def _looks_like_path(repo: str) -> bool:
-    return repo.startswith(("/", ".", "~")) or repo.count("/") != 1 and "==" not in repo
+    return repo.startswith(("/", ".", "~")) or (repo.count("/") != 1 and "==" not in repo)
 
 
 def _by_id(repo: str, catalogue: Catalogue) -> Entry:

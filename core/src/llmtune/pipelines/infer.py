@@ -16,7 +16,15 @@ from llmtune.infer.answer import Answerer, answer_rows
 from llmtune.infer.chat import chat
 from llmtune.interfaces.engine import Engine
 from llmtune.interfaces.tuner import Tuner
-from llmtune.pipelines.prepare import Prepared, find_model, load_model, make_template, prepare, quantizer_name, row_loader
+from llmtune.pipelines.prepare import (
+    Prepared,
+    find_model,
+    load_model,
+    make_template,
+    prepare,
+    quantizer_name,
+    row_loader,
+)
 from llmtune.plugins.catalogue import Catalogue
 from llmtune.specs import LoadedModel, ModelSpec, Row
 from llmtune.train import checkpoint
@@ -25,9 +33,10 @@ from llmtune.train.checkpoint_files import read_arguments, read_template
 # What a checkpoint says about itself. Code paths (custom_register_path, trust_remote_code) are never
 # taken from it: a checkpoint may come from anybody.
 _FROM_CHECKPOINT = (
-    "model_type model_id_or_path model_revision hub sft_type template_type system dtype quant_method quantization_bit".split()
+    *("model_type", "model_id_or_path", "model_revision", "hub", "dtype"),
+    *("sft_type", "template_type", "system", "quant_method", "quantization_bit"),
 )
-_DATASETS = "dataset val_dataset dataset_seed dataset_test_ratio".split()
+_DATASETS = ("dataset", "val_dataset", "dataset_seed", "dataset_test_ratio")
 
 
 def infer(config: InferConfig, catalogue: Catalogue, values: Mapping[str, Any]) -> Path | None:
@@ -99,7 +108,9 @@ def load_rows(prepared: Prepared[InferConfig]) -> list[Row]:
     config, choices, report = prepared.config, prepared.choices, DataReport()
     seed = config.data.dataset_seed if config.data.dataset_seed is not None else config.inference.seed
     loader = row_loader(prepared, report)
-    rows = loader.load(choices.train, choices.validation, test_ratio=config.data.dataset_test_ratio, seed=seed).validation
+    rows = loader.load(
+        choices.train, choices.validation, test_ratio=config.data.dataset_test_ratio, seed=seed
+    ).validation
     for line in report.lines()[1:]:
         prepared.run.say(line)
     limit = config.inference.show_dataset_sample
@@ -112,7 +123,9 @@ def load_trained(prepared: Prepared[InferConfig], folder: Path | None) -> Loaded
         return load_model(prepared, find_model(prepared), weights=True)
     if prepared.choices.behaviours["tuner"].facts.get("saves") == "model":
         entry = prepared.choices.model.entry
-        return load_model(prepared, ModelSpec(name=entry.name, facts=entry.facts, folder=folder, source=str(folder)), weights=True)
+        return load_model(
+            prepared, ModelSpec(name=entry.name, facts=entry.facts, folder=folder, source=str(folder)), weights=True
+        )
     loaded = load_model(prepared, find_model(prepared), weights=True)
     tuner: Tuner = prepared.provide("llmtune_create_tuner", "tuner")
     loaded.model = tuner.load(loaded.model, folder)
@@ -124,5 +137,7 @@ def _result_file(config: InferConfig, folder: Path | None) -> Path:
     try:
         parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"--result_dir {parent} cannot be written: {error.strerror}", fix="choose another --result_dir") from error
+        raise OutputError(
+            f"--result_dir {parent} cannot be written: {error.strerror}", fix="choose another --result_dir"
+        ) from error
     return parent / f"{time.strftime('%Y%m%d-%H%M%S')}.jsonl"

@@ -44,12 +44,18 @@ def show_row(console: Console, number: int, row: Row, template: Template, tokeni
     """Print one row: text with control tokens, trained and masked text told apart, then the ids."""
     encoded = template.encode(row)
     targets = sum(label != -100 for label in encoded["labels"])
-    console.print(f"row {number} ({row['source']}): {len(encoded['input_ids'])} tokens, {targets} trained", markup=False, style="bold")
+    console.print(
+        f"row {number} ({row['source']}): {len(encoded['input_ids'])} tokens, {targets} trained",
+        markup=False,
+        style="bold",
+    )
     console.print(_text(encoded, tokenizer))
     if ids:
         console.print(_ids(encoded, tokenizer))
     if "loss_weights" in encoded:
-        weights = sorted({weight for weight, label in zip(encoded["loss_weights"], encoded["labels"], strict=True) if label != -100})
+        weights = sorted(
+            {weight for weight, label in zip(encoded["loss_weights"], encoded["labels"], strict=True) if label != -100}
+        )
         console.print(f"weights of trained tokens: {', '.join(map(str, weights))}")
     else:
         console.print("weights of trained tokens: 1")

@@ -23,9 +23,9 @@ from llmtune.model.fetch import Fetcher
 from llmtune.model.resolve import ModelChoice, choose_model, fetch_model
 from llmtune.plugins.catalogue import Catalogue, Entry
 from llmtune.plugins.manager import PluginManager
-from llmtune.plugins.plan import RunPlan, make_plan
+from llmtune.plugins.plan import make_plan
 from llmtune.plugins.requirements import check_requirements
-from llmtune.specs import LoadedModel, LoadOptions, ModelSpec, RunContext, TemplateSpec
+from llmtune.specs import LoadedModel, LoadOptions, ModelSpec, RunContext, RunPlan, TemplateSpec
 
 Config = TypeVar("Config", bound=CommandConfig)
 
@@ -59,8 +59,7 @@ class Prepared(Generic[Config]):
 
     @property
     def plan(self) -> RunPlan:
-        plan: RunPlan = self.run.plan
-        return plan
+        return self.run.plan
 
     def provide(self, hook: str, kind: str) -> Any:
         """Build the tuner, trainer, engine or quantizer of this run."""
@@ -93,10 +92,14 @@ def prepare(
     check(manager, plan, config, choices)
     config, plan = adjusted(manager, plan, config)
     rank, world_size = environment.world()
-    run = RunContext(plan=plan, rank=rank, world_size=world_size, say=print if rank == 0 else lambda text: None)
+    run = RunContext(plan=plan, rank=rank, world_size=world_size, say=print if rank == 0 else _silent)
     prepared = Prepared(config=config, choices=choices, manager=manager, run=run)
     resolve(prepared)
     return prepared
+
+
+def _silent(text: str) -> None:
+    """Other ranks say nothing."""
 
 
 def choose(config: CommandConfig, catalogue: Catalogue, behaviours: Mapping[str, str | None]) -> Choices:
@@ -105,7 +108,9 @@ def choose(config: CommandConfig, catalogue: Catalogue, behaviours: Mapping[str,
     template = config.template.template_type
     return Choices(
         model=model,
-        template=catalogue.find("template", model.entry.facts.get("template", "chatml") if template == "AUTO" else template),
+        template=catalogue.find(
+            "template", model.entry.facts.get("template", "chatml") if template == "AUTO" else template
+        ),
         train=select_datasets(config.data.dataset, catalogue),
         validation=select_datasets(config.data.val_dataset, catalogue),
         behaviours={kind: catalogue.find(kind, name) for kind, name in behaviours.items() if name is not None},
@@ -125,8 +130,8 @@ def unused_flags(command: str, values: Mapping[str, Any], choices: Choices, cata
     owners = {flag: entry for flag, entry in plugin_flags(command, catalogue) if flag not in used}
     for flag in values:
         if flag in owners:
-            entry = owners[flag]
-            yield f"warning: --{flag} belongs to {entry.kind} {entry.name}, which this run does not use; it has no effect"
+            owner = f"{owners[flag].kind} {owners[flag].name}"
+            yield f"warning: --{flag} has no effect: it belongs to {owner}, which this run does not use"
 
 
 def check(manager: PluginManager, plan: RunPlan, config: Any, choices: Choices) -> None:
@@ -146,7 +151,7 @@ def _core_problems(plan: RunPlan, choices: Choices) -> Iterable[str]:
     if bits and plan.quantization_bit not in bits:
         yield f"--quantization_bit {plan.quantization_bit}: {quantizer.name} has {', '.join(map(str, bits))}"
     if tuner is not None and not tuner.facts.get("quantized_base", False) and plan.command == "sft":
-        yield f"--sft_type {tuner.name} cannot train a quantized model; use an adapter such as lora, or --quantization_bit 0"
+        yield f"--sft_type {tuner.name} cannot train a quantized model; use lora, or --quantization_bit 0"
 
 
 def adjusted(manager: PluginManager, plan: RunPlan, config: Config) -> tuple[Config, RunPlan]:
@@ -154,7 +159,9 @@ def adjusted(manager: PluginManager, plan: RunPlan, config: Config) -> tuple[Con
     chosen: dict[str, str] = {}
     for answer in manager.event("llmtune_adjust_plan", plan=plan, config=config):
         for flag, value in answer.items():
-            section = next(name for name in type(config).model_fields if flag in type(getattr(config, name)).model_fields)
+            section = next(
+                name for name in type(config).model_fields if flag in type(getattr(config, name)).model_fields
+            )
             if getattr(getattr(config, section), flag) in (None, "AUTO"):
                 config = replaced(config, section, **{flag: value})
                 chosen[flag] = f"{value} (chosen by a plugin of the run)"
@@ -225,13 +232,17 @@ def load_model(prepared: Prepared[Any], spec: ModelSpec, *, weights: bool) -> Lo
         kwargs=kwargs,
     )
     entry = prepared.choices.model.entry
-    loaded: LoadedModel = prepared.manager.provide("llmtune_load_model", entry, spec=spec, options=options, run=prepared.run)
+    loaded: LoadedModel = prepared.manager.provide(
+        "llmtune_load_model", entry, spec=spec, options=options, run=prepared.run
+    )
     if weights:
         prepared.manager.event("llmtune_model_loaded", loaded=loaded, run=prepared.run)
     return loaded
 
 
-def make_template(prepared: Prepared[Any], tokenizer: Any, stored: TemplateSpec | None = None) -> tuple[TemplateSpec, Template]:
+def make_template(
+    prepared: Prepared[Any], tokenizer: Any, stored: TemplateSpec | None = None
+) -> tuple[TemplateSpec, Template]:
     """Build the template; `stored` is the one of a checkpoint. `--system` replaces the default system prompt."""
     entry = prepared.choices.template
     known = {one.name for one in dataclasses.fields(TemplateSpec)} - {"name"}
@@ -248,5 +259,3 @@ def with_folder(prepared: Prepared[Any], folder: Path) -> RunContext:
     """Tell everything that comes after where the run writes."""
     prepared.run = dataclasses.replace(prepared.run, folder=folder)
     return prepared.run
-
-

@@ -66,7 +66,7 @@ def sft(config: SftConfig, catalogue: Catalogue, values: Mapping[str, Any]) -> R
                 resume_from=_resume_from(prepared.config),
                 callbacks=_callbacks(prepared),
                 write_extras=files.write,
-                checkpoint_saved=lambda path: _event(prepared, "llmtune_checkpoint_saved", folder=path),
+                checkpoint_saved=lambda path: _notify(prepared, "llmtune_checkpoint_saved", folder=path),
             )
         )
         _event(prepared, "llmtune_run_finished", result=result)
@@ -86,6 +86,10 @@ def _event(prepared: Prepared[SftConfig], hook: str, **arguments: Any) -> list[A
     return prepared.manager.event(hook, **arguments, run=prepared.run)
 
 
+def _notify(prepared: Prepared[SftConfig], hook: str, **arguments: Any) -> None:
+    _event(prepared, hook, **arguments)
+
+
 def _callbacks(prepared: Prepared[SftConfig]) -> list[Any]:
     return [callback for answer in _event(prepared, "llmtune_callbacks") for callback in answer]
 
@@ -97,7 +101,9 @@ def load_rows(prepared: Prepared[SftConfig], report: DataReport) -> Rows:
         raise UsageError("no dataset was chosen", fix="add --dataset NAME_OR_FILE (llmtune datasets lists the names)")
     choices = prepared.choices
     seed = data.dataset_seed if data.dataset_seed is not None else prepared.config.training.seed
-    return row_loader(prepared, report).load(choices.train, choices.validation, test_ratio=data.dataset_test_ratio, seed=seed)
+    return row_loader(prepared, report).load(
+        choices.train, choices.validation, test_ratio=data.dataset_test_ratio, seed=seed
+    )
 
 
 def encode(
@@ -105,7 +111,11 @@ def encode(
 ) -> tuple[list[Encoded], list[Encoded]]:
     """Encode both splits, show what was left out, and fail when that is too much."""
     section = prepared.config.template
-    options: dict[str, Any] = {"max_length": section.max_length, "truncation": section.truncation_strategy, "report": report}
+    options: dict[str, Any] = {
+        "max_length": section.max_length,
+        "truncation": section.truncation_strategy,
+        "report": report,
+    }
     train, validation = (encode_rows(part, template, **options) for part in (rows.train, rows.validation))
     report.train, report.validation = len(train), len(validation)
     for line in report.lines():
@@ -142,7 +152,9 @@ def run_folder(prepared: Prepared[SftConfig], spec: ModelSpec, report: DataRepor
 
 def _record(prepared: Prepared[SftConfig], spec: ModelSpec) -> dict[str, Any]:
     packages = ("torch", "transformers", "peft", "accelerate", "tokenizers")
-    installed = {dist.metadata["Name"]: dist.version for name in packages for dist in metadata.Distribution.discover(name=name)}
+    installed = {
+        dist.metadata["Name"]: dist.version for name in packages for dist in metadata.Distribution.discover(name=name)
+    }
     return {
         "llmtune": __version__,
         "model_source": spec.source,
@@ -177,7 +189,8 @@ def trainable(prepared: Prepared[SftConfig], tuner: Tuner, model: Any) -> Any:
     if prepared.config.training.gradient_checkpointing:
         model.enable_input_require_grads()
     count, total = trainable_parameters(model)
-    prepared.run.say(f"training {count:,} of {total:,} parameters ({count / total:.2%}) with {prepared.choices.behaviours['tuner'].name}")
+    name = prepared.choices.behaviours["tuner"].name
+    prepared.run.say(f"training {count:,} of {total:,} parameters ({count / total:.2%}) with {name}")
     return model
 
 
@@ -185,7 +198,11 @@ def finish(prepared: Prepared[SftConfig], result: RunResult, folder: Path) -> No
     """Say what came out and how to try it; an interrupted run ends as one."""
     say = prepared.run.say
     if result.stop_signal is not None:
-        fix = f"go on with: --resume_from_checkpoint {result.last_checkpoint}" if result.last_checkpoint else "no checkpoint was written"
+        fix = (
+            f"go on with: --resume_from_checkpoint {result.last_checkpoint}"
+            if result.last_checkpoint
+            else "no checkpoint was written"
+        )
         error = Interrupted(f"stopped at step {result.steps}", fix=fix)
         error.exit_code = 128 + result.stop_signal
         raise error

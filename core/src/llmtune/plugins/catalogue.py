@@ -85,7 +85,9 @@ class Catalogue:
             if name in (plugin.name, plugin.dist):
                 return plugin
         known = [plugin.name for plugin in self.plugins]
-        raise UnknownName(f"no plugin {name!r} is installed", fix=did_you_mean(name, known) or "llmtune plugins lists them")
+        raise UnknownName(
+            f"no plugin {name!r} is installed", fix=did_you_mean(name, known) or "llmtune plugins lists them"
+        )
 
     def find(self, kind: str, name: str) -> Entry:
         """Return the one entry called `name` or `owner::name`; raise `UnknownName` or `NameConflict`."""
@@ -130,9 +132,14 @@ class Catalogue:
                 return broken(hidden)
             if hidden and hidden.state == "disabled":
                 return UnknownName(f"{kind} {bare!r} belongs to {hidden}, which is disabled", fix=hidden.reason)
-            return UnknownName(f"{kind} {name!r} is provided by {dist}, which is not installed", fix=f"pip install {dist}")
+            return UnknownName(
+                f"{kind} {name!r} is provided by {dist}, which is not installed", fix=f"pip install {dist}"
+            )
         suggestion = did_you_mean(name, self.names(kind))
-        return UnknownName(f"unknown {kind} {name!r}", fix=suggestion or f"llmtune {_LISTING.get(kind, 'plugins')} lists what is installed")
+        return UnknownName(
+            f"unknown {kind} {name!r}",
+            fix=suggestion or f"llmtune {_LISTING.get(kind, 'plugins')} lists what is installed",
+        )
 
 
 _LISTING = {kind: f"{kind}s" for kind in ("model", "dataset", "template", "tuner", "engine", "hub")}

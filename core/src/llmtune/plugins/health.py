@@ -10,19 +10,17 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from llmtune.config.environment import cache_folder
 from llmtune.plugins.catalogue import BUILTIN, Catalogue, Plugin
 
 HEAVY = ("torch", "transformers", "datasets", "peft", "vllm")
 _SECONDS = 120
 _PROBE = """
-import importlib, json, sys, time, traceback
+import importlib, json, sys, traceback
 sys.path[:0] = json.loads(sys.argv[2])
-started = time.perf_counter()
 try:
     module = importlib.import_module(sys.argv[1])
     import pluggy
@@ -31,7 +29,7 @@ try:
     manager.add_hookspecs(hookspecs)
     manager.register(module)
     manager.check_pending()
-    result = {"heavy": [n for n in json.loads(sys.argv[3]) if n in sys.modules], "seconds": time.perf_counter() - started}
+    result = {"heavy": [name for name in json.loads(sys.argv[3]) if name in sys.modules]}
 except BaseException as error:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     result = {"error": f"{type(error).__name__}: {error}", "where": f"{frame.filename}:{frame.lineno}"}
@@ -81,7 +79,11 @@ def _static_problem(plugin: Plugin) -> Finding | None:
     try:
         source = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        return Finding(state="broken", reason=f"its module {plugin.manifest.module} cannot be read: {error}", fix=_reinstall(plugin))
+        return Finding(
+            state="broken",
+            reason=f"its module {plugin.manifest.module} cannot be read: {error}",
+            fix=_reinstall(plugin),
+        )
     heavy = re.findall(rf"^(?:import|from)\s+({'|'.join(HEAVY)})\b", source, re.MULTILINE)
     return _slow(plugin, sorted(set(heavy))) if heavy else None
 
@@ -89,8 +91,8 @@ def _static_problem(plugin: Plugin) -> Finding | None:
 def _slow(plugin: Plugin, heavy: list[str]) -> Finding:
     return Finding(
         state="slow",
-        reason=f"{plugin.manifest.module} imports {', '.join(heavy)} at module level, which every run that uses it pays for",
-        fix="its author should move the import into a function or a _*.py module; it works meanwhile",
+        reason=f"{plugin.manifest.module} imports {', '.join(heavy)} at module level",
+        fix="its author should move the import into a function or a _*.py module; it works meanwhile, slowly",
     )
 
 
@@ -112,11 +114,18 @@ def examine(plugin: Plugin, catalogue: Catalogue) -> Finding:
         return Finding(state=plugin.state, reason=plugin.reason, fix=plugin.fix or _reinstall(plugin))
     from llmtune.plugins.requirements import missing_requirements
 
-    requires = {text for rows in plugin.manifest.tables.values() for facts in rows.values() for text in facts.get("requires", ())}
+    requires = {
+        text
+        for rows in plugin.manifest.tables.values()
+        for facts in rows.values()
+        for text in facts.get("requires", ())
+    }
     missing = missing_requirements(sorted(requires))
     if missing:
         listed = ", ".join(f"{text} ({found})" for text, found in missing)
-        return Finding(state="broken", reason=f"needs {listed}", fix="pip install " + " ".join(f"'{text}'" for text, _ in missing))
+        return Finding(
+            state="broken", reason=f"needs {listed}", fix="pip install " + " ".join(f"'{text}'" for text, _ in missing)
+        )
     module = plugin.manifest.module
     return (_import_problem(plugin, module) if module else None) or _conflict(plugin, catalogue) or OK
 
@@ -129,9 +138,17 @@ def _import_problem(plugin: Plugin, module: str) -> Finding | None:
     except subprocess.TimeoutExpired:
         return Finding(state="broken", reason=f"importing {module} took more than {_SECONDS} s", fix=_reinstall(plugin))
     except (IndexError, ValueError):
-        return Finding(state="broken", reason=f"importing {module} ended the process (code {done.returncode})", fix=_reinstall(plugin))
+        return Finding(
+            state="broken",
+            reason=f"importing {module} ended the process (code {done.returncode})",
+            fix=_reinstall(plugin),
+        )
     if "error" in result:
-        return Finding(state="broken", reason=f"importing {module} failed: {result['error']}\nat {result['where']}", fix=_reinstall(plugin))
+        return Finding(
+            state="broken",
+            reason=f"importing {module} failed: {result['error']}\nat {result['where']}",
+            fix=_reinstall(plugin),
+        )
     return _slow(plugin, result["heavy"]) if result["heavy"] and plugin.name != BUILTIN else None
 
 
@@ -144,29 +161,26 @@ def _key(plugin: Plugin) -> str:
     return f"{plugin.dist} {plugin.version} {stamp}"
 
 
-def _memory_file() -> Path:
-    return cache_folder() / "plugin-health.json"
-
-
-def remembered() -> dict[str, Finding]:
-    """Return the doctor's findings about plugins that were not ok."""
+def remembered(path: Path) -> dict[str, Finding]:
+    """Return the doctor's findings, kept in `path`, about plugins that were not ok."""
     try:
-        stored = json.loads(_memory_file().read_text(encoding="utf-8"))
+        stored = json.loads(path.read_text(encoding="utf-8"))
         return {key: Finding(**finding) for key, finding in stored.items()}
     except (OSError, ValueError, TypeError):
         return {}
 
 
-def remember(findings: Mapping[Plugin, Finding]) -> None:
-    """Keep what is wrong, and forget what is fine again."""
-    memory = remembered()
-    for plugin, finding in findings.items():
+def remember(path: Path, findings: Iterable[tuple[Plugin, Finding]]) -> None:
+    """Keep what is wrong in `path`, and forget what is fine again."""
+    memory = remembered(path)
+    for plugin, finding in findings:
         memory.pop(_key(plugin), None)
         if finding.state in ("broken", "slow"):
             memory[_key(plugin)] = finding
-    path = _memory_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({key: asdict(finding) for key, finding in memory.items()}, indent=1), encoding="utf-8")
+        path.write_text(
+            json.dumps({key: asdict(finding) for key, finding in memory.items()}, indent=1), encoding="utf-8"
+        )
     except OSError as error:
         print(f"note: findings are not remembered: {error}", file=sys.stderr)

@@ -45,7 +45,9 @@ class LocalPlugin:
     def hooks(self) -> Any:
         """Return a pluggy plugin that implements only the hooks this file has functions for."""
         used = {kind for kind, _ in self.functions}
-        return type("LocalHooks", (), {h.__name__: staticmethod(h) for kind, h in _hooks(self.functions) if kind in used})()
+        return type(
+            "LocalHooks", (), {h.__name__: staticmethod(h) for kind, h in _hooks(self.functions) if kind in used}
+        )()
 
 
 def _hooks(functions: Mapping[tuple[str, str], Callable[..., Any]]) -> Iterator[tuple[str, Callable[..., Any]]]:
@@ -78,11 +80,9 @@ def _hooks(functions: Mapping[tuple[str, str], Callable[..., Any]]) -> Iterator[
 
 def _call_model_function(function: Callable[..., Any], spec: ModelSpec, options: LoadOptions) -> LoadedModel:
     """Call a SWIFT-style `get_function(model_dir, torch_dtype, model_kwargs, load_model, **kwargs)`."""
-    from llmtune.model.dtype import torch_dtype
-
     model, tokenizer = function(
         str(spec.folder) if spec.folder else None,
-        torch_dtype(options.dtype),
+        options.torch_dtype if options.weights else None,
         dict(options.kwargs),
         load_model=options.weights,
     )
@@ -118,7 +118,7 @@ def register_dataset(
     get_function: Function | None = None,
     **facts: Any,
 ) -> Any:
-    """Register a dataset: a path or ModelScope id, a function that turns one record into a row, or one that returns the records."""
+    """Register a dataset: a path or ModelScope id, and functions that repair a record or return all records."""
     plugin = _current("register_dataset")
     row = {"ms": dataset_id_or_path, "hf": facts.pop("hf_dataset_id", None), "subsets": subsets, **facts}
     if preprocess_func is not None:
@@ -213,7 +213,9 @@ def _from_file(path: Path) -> Plugin:
     for kind, rows in collected.tables.items():
         manifest.tables[kind] = rows  # type: ignore[index]
     implementation = _merge(collected.hooks(), module)
-    return Plugin(name=f"local-{path.stem}", dist="local file", version=str(path), manifest=manifest, local=implementation)
+    return Plugin(
+        name=f"local-{path.stem}", dist="local file", version=str(path), manifest=manifest, local=implementation
+    )
 
 
 def _from_folder(folder: Path) -> Plugin:
@@ -246,7 +248,9 @@ def _run_file(path: Path, collected: LocalPlugin) -> Any:
             raise
         except Exception as error:
             line = _line_in(path, error)
-            raise PluginFailed(f"{path}{line} failed: {type(error).__name__}: {error}", fix="mend the file and run again") from error
+            raise PluginFailed(
+                f"{path}{line} failed: {type(error).__name__}: {error}", fix="mend the file and run again"
+            ) from error
     return module
 
 
@@ -260,7 +264,11 @@ def _collect(plugin: LocalPlugin) -> Iterator[None]:
 
 
 def _line_in(path: Path, error: BaseException) -> str:
-    frames = [frame for frame in inspect.getinnerframes(error.__traceback__) if frame.filename == str(path)] if error.__traceback__ else []
+    frames = (
+        [frame for frame in inspect.getinnerframes(error.__traceback__) if frame.filename == str(path)]
+        if error.__traceback__
+        else []
+    )
     return f":{frames[-1].lineno}" if frames else ""
 
 

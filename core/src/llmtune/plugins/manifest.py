@@ -19,6 +19,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+__all__ = ["API", "KINDS", "Facts", "Manifest", "hub_ids", "parse_manifest", "read_manifest", "tomllib"]
+
 API = 1
 """Number of the plugin contract that this llmtune speaks."""
 
@@ -27,9 +29,7 @@ Facts = Mapping[str, Any]
 _SHARED = frozenset({"summary", "requires", "aliases", "tags", "options"})
 KINDS: dict[str, frozenset[str]] = {
     "model": frozenset({"template", "tuner", "dtype", "license", "size", "base", "architectures"}),
-    "template": frozenset(
-        {"prefix", "system_prefix", "prompt", "chat_sep", "suffix", "default_system", "stop_words"}
-    ),
+    "template": frozenset({"prefix", "system_prefix", "prompt", "chat_sep", "suffix", "default_system", "stop_words"}),
     "preprocessor": frozenset(),
     "dataset": frozenset({"file", "subsets", "split", "preprocessor", "columns", "rows"}),
     "tuner": frozenset({"learning_rate", "quantized_base", "saves"}),

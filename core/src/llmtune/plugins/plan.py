@@ -1,38 +1,11 @@
-"""The run plan: every name resolved once, and the plugins to activate, in order.
-
-Worker ranks read the plan from `run.json` and activate the same list; they never rescan.
-"""
+"""Build the run plan from the chosen entries of the catalogue."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from llmtune.plugins.catalogue import BUILTIN, Catalogue, Entry
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunPlan:
-    """What a run uses. Plain data, written into the run folder."""
-
-    command: str
-    choices: dict[str, str] = field(default_factory=dict)
-    """kind -> qualified name ("lora::lora"); datasets are listed under "dataset" with commas."""
-    plugins: tuple[str, ...] = ()
-    """Plugins to activate, core first, then by name."""
-    versions: dict[str, str] = field(default_factory=dict)
-    """Distribution -> version of every plugin in the plan."""
-    local: tuple[str, ...] = ()
-    """Files of --custom_register_path."""
-    target_modules: tuple[str, ...] = ()
-    """Layers that the model's family adapts by default."""
-    quantization_bit: int = 0
-    resolved: dict[str, str] = field(default_factory=dict)
-    """Flag -> "value (rule)" for every None or AUTO that a rule decided."""
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+from llmtune.specs import RunPlan
 
 
 def make_plan(command: str, chosen: Iterable[Entry], catalogue: Catalogue, local: Iterable[str] = ()) -> RunPlan:

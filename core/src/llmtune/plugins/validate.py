@@ -33,7 +33,12 @@ def validate_folder(path: Path, catalogue: Catalogue) -> list[str]:
     except LlmtuneError as error:
         return [str(error)]
     plugin = Plugin(name=path.name, dist=path.name, version="0", manifest_path=found[0], manifest=manifest)
-    return [*_references(manifest, catalogue), *_names(manifest, catalogue, found[0]), *_module(plugin), *_package(path, manifest)]
+    return [
+        *_references(manifest, catalogue),
+        *_names(manifest, catalogue, found[0]),
+        *_module(plugin),
+        *_package(path, manifest),
+    ]
 
 
 def _references(manifest: Manifest, catalogue: Catalogue) -> Iterator[str]:
@@ -42,7 +47,7 @@ def _references(manifest: Manifest, catalogue: Catalogue) -> Iterator[str]:
     hubs = {entry.facts.get("key", entry.name) for entry in catalogue.entries("hub")}
     for name, facts in manifest.tables.get("model", {}).items():
         if facts.get("template") not in templates:
-            yield f"model {name}: template {facts.get('template')!r} is in no installed plugin; name it in the dependencies too"
+            yield f"model {name}: template {facts.get('template')!r} is in no installed plugin"
         for hub in sorted(set(hub_ids(facts)) - hubs):
             yield f"model {name}: no installed hub has the key {hub!r}"
     for name, facts in manifest.tables.get("dataset", {}).items():
@@ -54,7 +59,9 @@ def _names(manifest: Manifest, catalogue: Catalogue, path: Path) -> Iterator[str
     for kind, rows in manifest.tables.items():
         for name in rows:
             for entry in catalogue.entries(kind):
-                same_file = entry.plugin.manifest_path is not None and entry.plugin.manifest_path.resolve() == path.resolve()
+                same_file = (
+                    entry.plugin.manifest_path is not None and entry.plugin.manifest_path.resolve() == path.resolve()
+                )
                 if entry.name == name and not same_file:
                     yield f"{kind} {name!r} is also claimed by {entry.plugin}"
 
@@ -70,7 +77,11 @@ def _module(plugin: Plugin) -> Iterator[str]:
         yield f"module {plugin.manifest.module} is not at {path}"
         return
     source = path.read_text(encoding="utf-8")
-    yield from (f"{path.name} does not implement {hook}" for hook in needed if not re.search(rf"^def {hook}\b", source, re.MULTILINE))
+    yield from (
+        f"{path.name} does not implement {hook}"
+        for hook in needed
+        if not re.search(rf"^def {hook}\b", source, re.MULTILINE)
+    )
     for heavy in sorted(set(re.findall(rf"^(?:import|from)\s+({'|'.join(HEAVY)})\b", source, re.MULTILINE))):
         yield f"{path.name} imports {heavy} at module level; move it into a function or a _*.py module"
 
@@ -81,7 +92,7 @@ def _package(path: Path, manifest: Manifest) -> Iterator[str]:
         return
     points = _toml(project).get("project", {}).get("entry-points", {}).get("llmtune.plugins", {})
     if not points:
-        yield '''pyproject.toml needs [project.entry-points."llmtune.plugins"] with name = "module:llmtune-plugin.toml"'''
+        yield 'pyproject.toml needs [project.entry-points."llmtune.plugins"]: name = "module:llmtune-plugin.toml"'
     if not manifest.summary:
         yield "the manifest has no summary"
 

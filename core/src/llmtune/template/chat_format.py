@@ -46,7 +46,7 @@ class ChatFormat(Template):
         turns = _pairs(row["messages"])
         for number, (user, answer) in enumerate(turns):
             if answer is None:
-                raise DataError("the row ends with a question; there is no answer to train on")
+                raise DataError("has no answer to train on (the row ends with a question)")
             pieces += self._question(user, number)
             trained = answer.get("loss", True)
             pieces.append(Piece(answer["content"], trained=trained))
@@ -148,7 +148,9 @@ class ChatFormat(Template):
         """
         if self._control and self._control.search(text):
             text_parts = self._control.split(text)
-            broken = [half for part in text_parts for half in ([part[:1], part[1:]] if part in self._control_ids else [part])]
+            broken = [
+                half for part in text_parts for half in ([part[:1], part[1:]] if part in self._control_ids else [part])
+            ]
             return [token for part in broken if part for token in self._plain_ids(part)]
         return self._plain_ids(text)
 

@@ -30,7 +30,8 @@ def to_jinja(spec: TemplateSpec, tokenizer: Any) -> str:
         "{%- for message in messages %}",
         "{%- if message['role'] == 'user' %}" + say(spec.prompt) + "{%- else %}",
         "{{- message['content'] }}",
-        f"{{%- if loop.last and not add_generation_prompt %}}{say(spec.suffix)}{{%- else %}}{say(spec.chat_sep)}{{%- endif %}}",
+        f"{{%- if loop.last and not add_generation_prompt %}}{say(spec.suffix)}",
+        f"{{%- else %}}{say(spec.chat_sep)}{{%- endif %}}",
         "{%- endif %}",
         "{%- endfor %}",
     ]

@@ -39,7 +39,8 @@ def writing(final: Path) -> Iterator[Path]:
         shutil.rmtree(staged, ignore_errors=True)
         if full:
             raise OutputError(
-                f"no space left for {final}: {error}", fix=f"free some space; last complete checkpoint: {newest(final.parent) or 'none'}"
+                f"no space left for {final}: {error}",
+                fix=f"free some space; last complete checkpoint: {newest(final.parent) or 'none'}",
             ) from error
         raise
 
@@ -121,7 +122,11 @@ def check_complete(folder: Path) -> None:
 
 def _others(run_folder: Path) -> str:
     found = complete_checkpoints(run_folder) if run_folder.is_dir() else []
-    return f"complete ones there: {', '.join(map(str, found))}" if found else "train again; nothing complete was found there"
+    return (
+        f"complete ones there: {', '.join(map(str, found))}"
+        if found
+        else "train again; nothing complete was found there"
+    )
 
 
 def step_of(folder: Path) -> int:
@@ -131,11 +136,14 @@ def step_of(folder: Path) -> int:
 
 def complete_checkpoints(run_folder: Path) -> list[Path]:
     """Return the complete checkpoints of a run, by step."""
-    return sorted((path for path in run_folder.glob("checkpoint-*") if step_of(path) >= 0 and not problem(path)), key=step_of)
+    return sorted(
+        (path for path in run_folder.glob("checkpoint-*") if step_of(path) >= 0 and not problem(path)), key=step_of
+    )
 
 
 def newest(run_folder: Path) -> Path | None:
-    return (complete_checkpoints(run_folder) or [None])[-1]
+    found = complete_checkpoints(run_folder)
+    return found[-1] if found else None
 
 
 def prune(run_folder: Path, limit: int, best: Path | None) -> None:

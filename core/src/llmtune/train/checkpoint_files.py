@@ -26,7 +26,10 @@ class CheckpointFiles:
             tokenizer.chat_template = template.jinja()
         else:
             tokenizer.chat_template = None
-            print(f"warning: template {spec.name!r} has no exact jinja form; checkpoints carry no chat_template", file=sys.stderr)
+            print(
+                f"warning: template {spec.name!r} has no exact jinja form; checkpoints carry no chat_template",
+                file=sys.stderr,
+            )
 
     def write(self, folder: Path) -> None:
         """Write into a checkpoint that is being staged."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -20,7 +20,7 @@ class StopRequest:
         return self.signal is not None
 
 
-@contextmanager
+@contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequest]:
     """Turn the first SIGINT or SIGTERM into a request; a second one interrupts at once."""
     request = StopRequest()
@@ -31,14 +31,12 @@ def stop_requests() -> Iterator[StopRequest]:
         request.signal = number
         print("\nstopping after this step and saving; once more quits at once", file=sys.stderr, flush=True)
 
-    previous: dict[int, Any] = {}
+    previous: dict[signal.Signals, Any] = {}
     for number in (signal.SIGINT, signal.SIGTERM):
-        try:
+        with contextlib.suppress(ValueError):  # not the main thread: whoever owns it handles signals
             previous[number] = signal.signal(number, handle)
-        except ValueError:  # not the main thread: whoever owns it handles signals
-            pass
     try:
         yield request
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for which, handler in previous.items():
+            signal.signal(which, handler)

@@ -42,7 +42,11 @@ def draw_curves(folder: Path) -> list[Path]:
             if name not in ("step", "epoch") and isinstance(value, int | float):
                 series[name].append((line["step"], value))
     (folder / "images").mkdir(exist_ok=True)
-    return [_draw(folder / "images" / f"{name.replace('/', '_')}.png", name, points) for name, points in series.items() if len(points) > 1]
+    return [
+        _draw(folder / "images" / f"{name.replace('/', '_')}.png", name, points)
+        for name, points in series.items()
+        if len(points) > 1
+    ]
 
 
 def _draw(path: Path, name: str, points: list[tuple[int, float]]) -> Path:

@@ -40,7 +40,9 @@ def create_run_folder(output_dir: Path, model_name: str, *, suffix: bool) -> Pat
             return output_dir.resolve()
         return _next_version(output_dir / model_name).resolve()
     except OSError as error:
-        raise OutputError(f"cannot create a run folder in {output_dir}: {error.strerror}", fix="choose another --output_dir") from error
+        raise OutputError(
+            f"cannot create a run folder in {output_dir}: {error.strerror}", fix="choose another --output_dir"
+        ) from error
 
 
 def _next_version(parent: Path) -> Path:
@@ -63,7 +65,9 @@ def write_json(path: Path, content: Any) -> None:
         partial.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
         partial.replace(path)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}", fix="free some space or choose another --output_dir") from error
+        raise OutputError(
+            f"cannot write {path}: {error.strerror}", fix="free some space or choose another --output_dir"
+        ) from error
 
 
 class RunRecord:
@@ -84,7 +88,11 @@ class RunRecord:
         try:
             yield
         except BaseException as error:
-            state = "interrupted" if isinstance(error, KeyboardInterrupt) or getattr(error, "exit_code", 1) > 128 else "failed"
+            state = (
+                "interrupted"
+                if isinstance(error, KeyboardInterrupt) or getattr(error, "exit_code", 1) > 128
+                else "failed"
+            )
             self._end(state, error=f"{type(error).__name__}: {error}".splitlines()[0])
             raise
         self._end("finished")

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
-from llmtune.api import Quantizer
 from transformers import BitsAndBytesConfig
 
+from llmtune.api import Quantizer
 from llmtune_plugin_bnb.options import BnbOptions
 
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "uint8": torch.uint8}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from llmtune.api import Section
 from pydantic import Field
+
+from llmtune.api import Section
 
 
 class BnbOptions(Section):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from llmtune.api import Tuner, UsageError
 from safetensors.torch import load_model
 
+from llmtune.api import Tuner, UsageError
 from llmtune_plugin_full.options import FullOptions
 
 
@@ -22,7 +22,8 @@ class FullTuner(Tuner):
         self._freeze(model)
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise UsageError(
-                "--freeze_parameters 1 leaves nothing to train", fix="name what to train with --additional_trainable_parameters"
+                "--freeze_parameters 1 leaves nothing to train",
+                fix="name what to train with --additional_trainable_parameters",
             )
         return model
 

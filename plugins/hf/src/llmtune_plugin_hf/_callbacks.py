@@ -6,9 +6,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from llmtune.api import Callback, StopRequest
 from tqdm import tqdm
 from transformers import TrainerCallback
+
+from llmtune.api import Callback, StopRequest
 
 
 class StopWhenAsked(TrainerCallback):
@@ -44,7 +45,12 @@ class Progress(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             self.bar = tqdm(
-                total=state.max_steps, initial=state.global_step, desc="train", unit="step", disable=not self.show, file=sys.stderr
+                total=state.max_steps,
+                initial=state.global_step,
+                desc="train",
+                unit="step",
+                disable=not self.show,
+                file=sys.stderr,
             )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+
 from llmtune.api import Encoded
 
 _IGNORED = -100

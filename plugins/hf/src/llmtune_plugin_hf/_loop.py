@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from llmtune.api import TrainingJob, checkpoint
 from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
 
+from llmtune.api import TrainingJob, checkpoint
 from llmtune_plugin_hf._loss import summed_loss
 
 

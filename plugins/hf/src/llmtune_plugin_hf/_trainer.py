@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from llmtune.api import RunResult, Trainer, TrainingJob, checkpoint, stop_requests
 from transformers import TrainingArguments
 from transformers.integrations import TensorBoardCallback, get_available_reporting_integrations
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from llmtune.api import RunResult, Trainer, TrainingJob, checkpoint, stop_requests
 from llmtune_plugin_hf._callbacks import EvaluateAtEnd, Forward, Progress, StopWhenAsked
 from llmtune_plugin_hf._collate import Collate
 from llmtune_plugin_hf._loop import Loop

@@ -6,7 +6,13 @@ from pathlib import Path
 from typing import Literal
 
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
 from llmtune.api import Hub, HubUnreachable, NotInCache, UnknownName
 
 # Weights as pickles or of other frameworks are neither read nor downloaded.

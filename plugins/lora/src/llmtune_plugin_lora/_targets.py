@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from llmtune.api import UsageError
 from torch import nn
+
+from llmtune.api import UsageError
 
 
 def target_modules(wanted: Sequence[str], family_default: Sequence[str] | None, model: nn.Module) -> list[str]:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from llmtune.api import CheckpointError, RunContext, Tuner
 from peft import LoraConfig, PeftModel, get_peft_model
 
+from llmtune.api import CheckpointError, RunContext, Tuner
 from llmtune_plugin_lora._targets import modules_to_save, target_modules
 from llmtune_plugin_lora.options import LoraOptions
 
@@ -48,10 +48,13 @@ class LoraTuner(Tuner):
 
     def save(self, model: Any, folder: Path) -> None:
         model.save_pretrained(folder, safe_serialization=True)
+        (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
 
     def load(self, model: Any, folder: Path, *, trainable: bool = False) -> Any:
         if not (folder / "adapter_config.json").is_file():
-            raise CheckpointError(f"{folder} holds no LoRA adapter (adapter_config.json is missing)", fix="check --sft_type")
+            raise CheckpointError(
+                f"{folder} holds no LoRA adapter (adapter_config.json is missing)", fix="check --sft_type"
+            )
         return PeftModel.from_pretrained(model, folder, is_trainable=trainable)
 
     def merge(self, model: Any) -> Any:

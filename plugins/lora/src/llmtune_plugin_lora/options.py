@@ -5,17 +5,21 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from llmtune.api import Section
 from pydantic import Field, field_validator
+
+from llmtune.api import Section
 
 
 class LoraOptions(Section):
     """LoRA"""
 
     target_modules: list[str] = Field(
-        ["DEFAULT"], description="Layers to adapt: names, DEFAULT (the model's), ALL (every linear layer but the head) or EMBEDDING."
+        ["DEFAULT"],
+        description="Layers to adapt: names, DEFAULT (the model's), ALL (all linear ones but the head) or EMBEDDING.",
     )
-    target_regex: str | None = Field(None, description="Regular expression over layer names, instead of --target_modules.")
+    target_regex: str | None = Field(
+        None, description="Regular expression over layer names, instead of --target_modules."
+    )
     lora_rank: int = Field(8, ge=1, description="Rank of the update.")
     lora_alpha: int = Field(32, ge=1, description="Scale of the update: alpha / rank.")
     lora_dropout: float = Field(0.05, ge=0, lt=1, description="Dropout on the input of the update.")
@@ -23,7 +27,8 @@ class LoraOptions(Section):
     lora_bias_trainable: Literal["none", "all"] = Field("none", description="Train the biases as well.")
     modules_to_save: list[str] = Field([], description="Layers to train whole: names, EMBEDDING or LN.")
     lora_dtype: Literal["AUTO", "fp16", "bf16", "fp32"] = Field(
-        "AUTO", description="Type of the update. AUTO: fp32 over a half-precision base, so that small steps are not lost."
+        "AUTO",
+        description="Type of the update. AUTO: fp32 over a half-precision base, so that small steps are not lost.",
     )
     use_rslora: bool = Field(False, description="Scale by alpha / sqrt(rank) (arXiv:2312.03732).")
     use_dora: bool = Field(False, description="Train magnitude and direction apart (arXiv:2402.09353).")

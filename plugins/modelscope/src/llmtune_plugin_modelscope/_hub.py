@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from llmtune.api import Hub, HubUnreachable, NotInCache, UnknownName
 from modelscope_hub.compat import snapshot_download
 from modelscope_hub.config import get_default_config
 from modelscope_hub.errors import CacheNotFound, HubError, NotExistError
+
+from llmtune.api import Hub, HubUnreachable, NotInCache, UnknownName
 
 _UNWANTED = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.tflite"]
 _SECONDS_TO_CONNECT = 5

