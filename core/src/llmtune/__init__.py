@@ -1,8 +1,11 @@
 """llmtune: fine-tune, serve, evaluate and export language models through plugins."""
 
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
+TYPE_CHECKING = False  # read by type checkers; importing typing would be a tenth of `llmtune --version`
 if TYPE_CHECKING:
+    from typing import Any
+
     from llmtune.plugins.local import (
         Template,
         register_command,

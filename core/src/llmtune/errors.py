@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
+TYPE_CHECKING = False  # read by type checkers; this module is on the path of `llmtune --version`
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class LlmtuneError(Exception):
@@ -75,5 +76,7 @@ class Interrupted(LlmtuneError):
 
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
     """Return "did you mean X?" for the closest of `known`, or an empty string."""
+    import difflib
+
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
     return f"did you mean {' or '.join(prefix + match for match in close)}?" if close else ""

@@ -17,7 +17,7 @@ from llmtune.config.flags import check_names, split_flags
 from llmtune.errors import UsageError
 
 if TYPE_CHECKING:
-    from llmtune.cli.main import Invocation
+    from llmtune.cli.invocation import Invocation
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class ConfigCommand:
     @staticmethod
     def _with_local(obj: Invocation, config: Any) -> Invocation:
         """Add the local plugins that a run file names; those on the command line are there already."""
-        from llmtune.cli.main import Invocation
+        from llmtune.cli.invocation import Invocation
         from llmtune.plugins.local import add_local_plugins
 
         present = {plugin.version for plugin in obj.catalogue.plugins if plugin.local is not None}

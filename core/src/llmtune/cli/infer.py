@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llmtune.cli.config_command import ConfigCommand
 
 if TYPE_CHECKING:
-    from llmtune.cli.main import Invocation
+    from llmtune.cli.invocation import Invocation
 
 
 class InferCommand(ConfigCommand):

@@ -6,14 +6,15 @@ by commands with a configuration (0.3 s), torch by pipelines.
 
 from __future__ import annotations
 
-import importlib
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from llmtune import __version__
 from llmtune.errors import LlmtuneError, PluginFailed, UsageError, did_you_mean
+
+TYPE_CHECKING = False  # read by type checkers; importing typing would be a tenth of `llmtune --version`
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
 _OVERVIEW = """\
 Usage: llmtune COMMAND [OPTIONS]
@@ -32,15 +33,6 @@ Options:
 """
 
 
-@dataclass(frozen=True)
-class Invocation:
-    """What a command gets besides its own arguments (`ctx.obj` in a typer command)."""
-
-    catalogue: Any
-    """The `Catalogue`, local plugins included."""
-    command: str
-
-
 def entry() -> None:
     """The console script."""
     sys.exit(main(sys.argv[1:]))
@@ -56,6 +48,8 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
+    except SystemExit as error:  # argparse and typer end this way
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
     except BrokenPipeError:  # the reader of our output (`| head`) left
         sys.stderr.close()
         return 0
@@ -71,8 +65,9 @@ def _run(arguments: list[str]) -> int:
         print(_OVERVIEW.format(commands=_command_lines(catalogue)), end="")
         return 0
     name, rest = _command_and_rest(arguments)
-    found = _find(catalogue, name)
-    command = _load(found)
+    command = _load(_find(catalogue, name))
+    from llmtune.cli.invocation import Invocation
+
     code = command(rest, prog_name=f"llmtune {name}", obj=Invocation(catalogue, name))
     return code if isinstance(code, int) else 0
 
@@ -149,6 +144,8 @@ def _find(catalogue: Any, name: str) -> Any:
 
 def _load(entry: Any) -> Callable[..., Any]:
     """Import the module of a command; local plugins hand over the callable itself."""
+    import importlib
+
     target = entry.facts["run"]
     if callable(target):
         return _plain(target)

@@ -12,7 +12,7 @@ from llmtune.config.environment import terminal_width
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return rows under a header, columns padded; the last column is cut at the terminal's edge."""
     lines = [tuple(header), *(tuple(map(str, row)) for row in rows)]
-    widths = [max(_width(line[column]) for line in lines) for column in range(len(header) - 1)]
+    widths = [max(map(_width, cells)) for cells in list(zip(*lines, strict=True))[:-1]]
     room = (terminal_width() or shutil.get_terminal_size((100, 24)).columns) - sum(widths) - 2 * len(widths)
     shown = []
     for line in lines:
@@ -22,6 +22,8 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _width(text: str) -> int:
+    if text.isascii():
+        return len(text)
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 

@@ -220,6 +220,10 @@ def find_model(prepared: Prepared[Any]) -> ModelSpec:
 
 def load_model(prepared: Prepared[Any], spec: ModelSpec, *, weights: bool) -> LoadedModel:
     """Ask the owner of the model, with what the quantizer of the run adds."""
+    if not sys.stderr.isatty():
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()  # a bar in a log file is a thousand lines
     section = prepared.config.model
     kwargs = {}
     if weights and "quantizer" in prepared.choices.behaviours:

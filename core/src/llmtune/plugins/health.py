@@ -84,8 +84,15 @@ def _static_problem(plugin: Plugin) -> Finding | None:
             reason=f"its module {plugin.manifest.module} cannot be read: {error}",
             fix=_reinstall(plugin),
         )
-    heavy = re.findall(rf"^(?:import|from)\s+({'|'.join(HEAVY)})\b", source, re.MULTILINE)
-    return _slow(plugin, sorted(set(heavy))) if heavy else None
+    heavy = heavy_imports(source)
+    return _slow(plugin, heavy) if heavy else None
+
+
+def heavy_imports(source: str) -> list[str]:
+    """Return the heavy libraries that `source` imports at module level."""
+    if not any(name in source for name in HEAVY):
+        return []
+    return sorted(set(re.findall(rf"^(?:import|from)\s+({'|'.join(HEAVY)})\b", source, re.MULTILINE)))
 
 
 def _slow(plugin: Plugin, heavy: list[str]) -> Finding:

@@ -129,6 +129,8 @@ def _check_facts(kind: str, name: str, facts: Facts) -> None:
     for key, value in facts.items():
         if key in known or (kind == "model" and key == "family"):
             continue
+        if kind in _WITH_HUB_IDS and isinstance(value, str) and ("/" in value or "==" in value):
+            continue  # a repository id, clearly
         suggestion = did_you_mean(key, known)
         if kind in _WITH_HUB_IDS and isinstance(value, str) and not suggestion:
             continue

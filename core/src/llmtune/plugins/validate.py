@@ -9,7 +9,7 @@ from typing import Any
 
 from llmtune.errors import LlmtuneError
 from llmtune.plugins.catalogue import Catalogue, Plugin
-from llmtune.plugins.health import HEAVY, module_path
+from llmtune.plugins.health import heavy_imports, module_path
 from llmtune.plugins.manifest import Manifest, hub_ids, read_manifest
 
 _HOOKS = {
@@ -82,7 +82,7 @@ def _module(plugin: Plugin) -> Iterator[str]:
         for hook in needed
         if not re.search(rf"^def {hook}\b", source, re.MULTILINE)
     )
-    for heavy in sorted(set(re.findall(rf"^(?:import|from)\s+({'|'.join(HEAVY)})\b", source, re.MULTILINE))):
+    for heavy in heavy_imports(source):
         yield f"{path.name} imports {heavy} at module level; move it into a function or a _*.py module"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,3 +46,11 @@ def tiny_model(folder: Path, *, seed: int = 0) -> Path:
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def load_tiny(folder: Path, *, dtype: str = "fp32", kwargs: Mapping[str, Any] | None = None) -> Any:
+    """Load the model in `folder` as a run does; `kwargs` are a quantizer's. Returns a `LoadedModel`."""
+    from llmtune.model.load import load_pretrained
+    from llmtune.specs import LoadOptions
+
+    return load_pretrained(folder, LoadOptions(dtype=dtype, kwargs=kwargs or {}))

@@ -1,0 +1,60 @@
+"""Build things the way a run does: by name, through their hook, with validated options."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from llmtune.config.build import make_section, options_class
+from llmtune.config.section import Section
+from llmtune.errors import UsageError
+from llmtune.interfaces.template import Template
+from llmtune.plugins.catalogue import Entry, discover
+from llmtune.plugins.manager import PluginManager
+from llmtune.plugins.requirements import check_requirements
+from llmtune.specs import RunContext, RunPlan, TemplateSpec
+
+
+def run_context(command: str = "sft", **plan: Any) -> RunContext:
+    """Return a run without a folder; keywords are fields of `RunPlan`, such as `quantization_bit=4`."""
+    return RunContext(plan=RunPlan(command=command, **plan))
+
+
+def create(kind: str, name: str, options: Mapping[str, Any] | None = None, run: RunContext | None = None) -> Any:
+    """Build the tuner, trainer, engine, hub, quantizer or preprocessor `name` of an installed plugin.
+
+    `options` are its flags with typed values; wrong ones raise `UsageError` as they do in a run.
+    """
+    catalogue = discover()
+    entry = catalogue.find(kind, name)
+    check_requirements(entry)
+    return PluginManager(catalogue).provide(
+        f"llmtune_create_{kind}",
+        entry,
+        name=entry.name,
+        options=validated(entry, options or {}),
+        run=run or run_context(),
+    )
+
+
+def validated(entry: Entry, options: Mapping[str, Any]) -> Section | None:
+    """Return the options of `entry`, None when it has no options class."""
+    section = options_class(entry)
+    if section is not None:
+        return make_section(section, options)
+    if options:
+        raise UsageError(f"{entry.kind} {entry.name!r} takes no options, found {', '.join(options)}")
+    return None
+
+
+def create_template(name: str, tokenizer: Any) -> tuple[TemplateSpec, Template]:
+    """Build template `name` of an installed plugin for `tokenizer`, and return it with its facts."""
+    catalogue = discover()
+    entry = catalogue.find("template", name)
+    fields = {one.name for one in dataclasses.fields(TemplateSpec)} & set(entry.facts)
+    spec = TemplateSpec(**{**{field: entry.facts[field] for field in fields}, "name": entry.name})
+    template: Template = PluginManager(catalogue).provide(
+        "llmtune_create_template", entry, spec=spec, tokenizer=tokenizer, run=run_context()
+    )
+    return spec, template

@@ -1,0 +1,117 @@
+"""Sessions: `nox -s quickstart`, `nox -s tests`, lint, types, startup, bench, generate."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.3"
+nox.options.sessions = ["tests", "lint", "types"]
+nox.options.default_venv_backend = "virtualenv"
+
+ROOT = Path(__file__).parent
+TORCH = "torch==2.13.0"
+FOLDERS = ("plugins", "plugins-models", "plugins-templates", "plugins-datasets")
+PACKAGES = [
+    ROOT / "core",
+    *sorted(path.parent for folder in FOLDERS for path in ROOT.glob(f"{folder}/*/pyproject.toml")),
+]
+BUILD_TOOLS = ("hatchling", "editables")
+LINT_TOOLS = ("ruff", "import-linter")
+TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis")
+
+
+def install(session: nox.Session, *tools: str) -> None:
+    """Install torch, then every package of this repository with what it needs, and `tools`.
+
+    torch goes first and through pip, which finds a CPU build where one is provided; uv does the rest
+    quickly and never upgrades it, because the constraints name its version.
+    """
+    pip = ("python", "-m", "pip", "install", "--quiet", "-c", "constraints.txt")
+    session.run(*pip, "uv", TORCH)
+    uv = ("uv", "pip", "install", "--quiet", "--python", _python(session), "-c", "constraints.txt")
+    session.run(*uv, *BUILD_TOOLS, *tools)
+    editable = [word for package in PACKAGES for word in ("-e", str(package.relative_to(ROOT)))]
+    session.run(*uv, "--no-build-isolation", *editable)
+
+
+def _python(session: nox.Session) -> str:
+    return str(Path(session.bin) / "python")
+
+
+@nox.session
+def quickstart(session: nox.Session) -> None:
+    """Fine-tune SmolLM2-135M-Instruct to call itself Ada, on a CPU, and show its answers before and after."""
+    install(session)
+    output = ROOT / "quickstart-output"
+    shutil.rmtree(output, ignore_errors=True)
+    model = ("--model_type", "smollm2-135m-instruct")
+    questions = ("--val_dataset", "examples/questions.jsonl", "--do_sample", "false", "--max_new_tokens", "48")
+    session.run("llmtune", "infer", *model, *questions, "--result_dir", str(output / "before"))
+    session.run(
+        *("llmtune", "sft", *model, "--dataset", "self-cognition"),
+        *("--model_name", "小智", "Ada", "--model_author", "团队", "The Ada team"),
+        *("--learning_rate", "2e-3", "--batch_size", "8", "--gradient_accumulation_steps", "1"),
+        *("--gradient_checkpointing", "false", "--lora_dropout", "0"),
+        *("--output_dir", str(output), "--add_output_dir_suffix", "false"),
+    )
+    best = max(output.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    session.run("llmtune", "infer", "--ckpt_dir", str(best), *questions, "--result_dir", str(output / "after"))
+    before, after = (_answers(output / name) for name in ("before", "after"))
+    for question in before:
+        session.log(f"\n? {question}\n  before: {before[question]}\n  after:  {after[question]}")
+    session.log(f"\nchat with it: {session.bin}/llmtune infer --ckpt_dir {best}")
+
+
+def _answers(folder: Path) -> dict[str, str]:
+    lines = next(folder.glob("*.jsonl")).read_text(encoding="utf-8").splitlines()
+    return {line["query"]: line["response"] for line in map(json.loads, lines)}
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run all tests; models are fetched once into .nox/llmtune-cache."""
+    install(session, *TEST_TOOLS)
+    cache = ROOT / ".nox" / "llmtune-cache"
+    session.run("pytest", *session.posargs, env={"LLMTUNE_CACHE": str(cache), "OMP_NUM_THREADS": "2"})
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check format, lint, the layers of core, and that generated files are current."""
+    install(session, *LINT_TOOLS)
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+    session.run("lint-imports")
+    session.run("python", "scripts/generate.py", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types of core (strict) and of the plugins."""
+    install(session, "mypy", "types-PyYAML")
+    session.run("mypy")
+
+
+@nox.session
+def startup(session: nox.Session) -> None:
+    """Measure the start-up of the small commands with 100 generated plugins installed."""
+    install(session)
+    session.run("python", "bench/startup.py", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Compare the training speed with a bare transformers Trainer and peft loop."""
+    install(session)
+    session.run("python", "bench/train_against_bare_loop.py", *session.posargs)
+
+
+@nox.session
+def generate(session: nox.Session) -> None:
+    """Write the generated files: the directory of names, package READMEs, command pages."""
+    install(session)
+    session.run("python", "scripts/generate.py", *session.posargs)
