@@ -75,8 +75,9 @@ class Interrupted(LlmtuneError):
 
 
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """Return "did you mean X?" for the closest of `known`, or an empty string."""
+    """Return "did you mean X?" for the one that is clearly closest, or for up to three; or an empty string."""
     import difflib
 
-    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.8) or difflib.get_close_matches(name, names, n=3)
     return f"did you mean {' or '.join(prefix + match for match in close)}?" if close else ""

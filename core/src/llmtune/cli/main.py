@@ -162,8 +162,9 @@ def _load(entry: Any) -> Callable[..., Any]:
 
 
 def _plain(target: Callable[..., Any]) -> Callable[..., Any]:
-    """Core's commands and typer apps take `prog_name` and `obj`; any other callable gets the arguments alone."""
-    if type(target).__module__.startswith(("llmtune.cli", "typer")):
+    """Core's commands and typer apps take `prog_name` and `obj`; a plain function may take the arguments alone."""
+    code = getattr(target, "__code__", None)
+    if code is None or "obj" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]:
         return target
     return lambda arguments, **_: target(arguments)
 

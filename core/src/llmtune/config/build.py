@@ -98,7 +98,7 @@ def _typed(flag: str, field: FieldInfo, value: Any) -> Any:
         return True
     if len(value) != 1:
         found = "none" if not value else ", ".join(map(repr, value))
-        raise UsageError(f"--{flag} takes one value, found {found}", fix="quote a value that contains spaces")
+        raise UsageError(f"--{flag} takes one value, found {found}", fix="give it once, and quote a value with spaces")
     word = value[0]
     if types.NoneType in kinds and word in ("None", "none", "null"):
         return None

