@@ -58,7 +58,8 @@ def answer_rows(
             for row, response in zip(batch, answerer.answers([_question(row) for row in batch]), strict=True):
                 line = result_line(row, response)
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                say(f"[query] {line['query']}\n[response] {response}\n[label] {line['label']}\n")
+                label = "" if line["label"] is None else f"[label] {line['label']}\n"
+                say(f"[query] {line['query']}\n[response] {response}\n{label}")
             file.flush()
 
 
