@@ -81,7 +81,9 @@ def test_the_trained_model_knows_its_name_and_still_knows_paris(trained: tuple[P
 
 
 def test_a_dataset_is_answered_into_a_file(trained: tuple[Path, Result], tmp_path: Path) -> None:
-    (tmp_path / "questions.jsonl").write_text('{"query": "Who are you?"}\n{"query": "2+2?", "response": "4"}\n')
+    (tmp_path / "questions.jsonl").write_text(
+        '{"query": "Tell me your name and who built you."}\n{"query": "2+2?", "response": "4"}\n'
+    )
     flags = ("--val_dataset", tmp_path / "questions.jsonl", "--result_dir", tmp_path / "results")
     result = llmtune_process("infer", "--ckpt_dir", trained[0] / "checkpoint-14", *flags, *GREEDY)
     assert result.code == 0, result.err

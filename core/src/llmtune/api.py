@@ -13,6 +13,7 @@ from llmtune.errors import (
     PluginFailed,
     UnknownName,
     UsageError,
+    did_you_mean,
 )
 from llmtune.hookspecs import hookimpl
 from llmtune.interfaces.engine import Chunk, Engine, GenerationRequest
@@ -73,6 +74,7 @@ __all__ = [
     "UsageError",
     "cache_folder",
     "checkpoint",
+    "did_you_mean",
     "hookimpl",
     "load_pretrained",
     "stop_requests",

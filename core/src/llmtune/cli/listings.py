@@ -57,7 +57,6 @@ class Listing:
         )
         parser.add_argument("filter", nargs="?", default="", help="only names that contain this text")
         parser.add_argument("--json", action="store_true", help="print every fact as JSON")
-        parser.add_argument("--custom_register_path", nargs="+", metavar="FILE", help="include the names of this file")
         return parser
 
 

@@ -60,14 +60,18 @@ def _run(arguments: list[str]) -> int:
         print(f"llmtune {__version__}")
         return 0
     arguments, switched_off = _take_switches(arguments)
-    catalogue = _catalogue(switched_off, _local_paths(arguments))
+    leading, arguments = _take_leading(arguments)
+    catalogue = _catalogue(switched_off, [*leading, *_split_local(arguments)[0]])
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_OVERVIEW.format(commands=_command_lines(catalogue)), end="")
         return 0
-    name, rest = _command_and_rest(arguments)
+    name, *rest = arguments
+    if name.startswith("-"):
+        raise UsageError(f"unknown option {name}", fix="llmtune --help lists the commands")
     command = _load(_find(catalogue, name))
     from llmtune.cli.invocation import Invocation
 
+    rest = _with_local(rest, leading) if hasattr(command, "pipeline") else _split_local(rest)[1]
     code = command(rest, prog_name=f"llmtune {name}", obj=Invocation(catalogue, name))
     return code if isinstance(code, int) else 0
 
@@ -87,23 +91,37 @@ def _take_switches(arguments: list[str]) -> tuple[list[str], frozenset[str]]:
     return kept, frozenset(switched_off)
 
 
-def _local_paths(arguments: list[str]) -> list[str]:
-    from llmtune.config.flags import split_flags
-
-    return (
-        split_flags(arguments)[1].get("custom_register_path", [])
-        if any("register" in word for word in arguments)
-        else []
-    )
+_LOCAL = ("--custom_register_path", "--custom-register-path")
 
 
-def _command_and_rest(arguments: list[str]) -> tuple[str, list[str]]:
-    """The command is the first word; only --custom_register_path FILE may stand before it."""
-    if not arguments[0].startswith("-"):
-        return arguments[0], arguments[1:]
-    if arguments[0].replace("-", "_") == "__custom_register_path" and len(arguments) > 2:
-        return arguments[2], [*arguments[:2], *arguments[3:]]
-    raise UsageError(f"unknown option {arguments[0]}", fix="llmtune --help lists the commands")
+def _take_leading(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Split off each --custom_register_path FILE that stands before the command."""
+    files = []
+    while len(arguments) > 1 and arguments[0] in _LOCAL:
+        files.append(arguments[1])
+        arguments = arguments[2:]
+    return files, arguments
+
+
+def _split_local(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Return (files of --custom_register_path, the other arguments)."""
+    files: list[str] = []
+    others: list[str] = []
+    current = others
+    for word in arguments:
+        if word in _LOCAL:
+            current = files
+        elif word.startswith(tuple(f"{flag}=" for flag in _LOCAL)):
+            files.append(word.partition("=")[2])
+        else:
+            current = others if word.startswith("--") else current
+            current.append(word)
+    return files, others
+
+
+def _with_local(arguments: list[str], leading: list[str]) -> list[str]:
+    """Commands with a configuration record the files among their own options."""
+    return [*arguments, _LOCAL[0], *leading] if leading else arguments
 
 
 def _catalogue(switched_off: frozenset[str], local_paths: list[str]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from llmtune.data.files import SOURCE
@@ -147,8 +148,9 @@ class RowLoader:
         selector, entry = selected.selector, selected.entry
         if selector.path is not None:
             return selector.path
-        if "file" in entry.facts and entry.plugin.manifest_path is not None:
-            return entry.plugin.manifest_path.parent / entry.facts["file"]
+        if "file" in entry.facts:  # beside the manifest, or an absolute path of a local plugin
+            manifest = entry.plugin.manifest_path
+            return (manifest.parent if manifest else Path()) / entry.facts["file"]
         ids = hub_ids(entry.facts) if entry.name != "file" else {}
         if not ids and entry.name != "file":
             return None  # the owner's hook brings the records

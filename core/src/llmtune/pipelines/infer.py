@@ -11,7 +11,7 @@ from typing import Any
 from llmtune.config.commands import InferConfig
 from llmtune.config.field_names import option_names
 from llmtune.data.report import DataReport
-from llmtune.errors import OutputError
+from llmtune.errors import DataError, OutputError
 from llmtune.infer.answer import Answerer, answer_rows
 from llmtune.infer.chat import chat
 from llmtune.interfaces.engine import Engine
@@ -113,6 +113,11 @@ def load_rows(prepared: Prepared[InferConfig]) -> list[Row]:
     ).validation
     for line in report.lines()[1:]:
         prepared.run.say(line)
+    if not rows:
+        raise DataError(
+            "no row is left to answer: --dataset is split, and its validation part is empty",
+            fix="give the rows with --val_dataset, or raise --dataset_test_ratio",
+        )
     limit = config.inference.show_dataset_sample
     return rows if limit < 0 else rows[:limit]
 

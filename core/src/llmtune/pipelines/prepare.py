@@ -17,6 +17,7 @@ from llmtune.config.field_names import option_names, plugin_flags, section_flags
 from llmtune.data.load import RowLoader, SelectedDataset, select_datasets
 from llmtune.data.report import DataReport
 from llmtune.errors import UsageError
+from llmtune.interfaces.quantizer import Quantizer
 from llmtune.interfaces.template import Template
 from llmtune.model.dtype import auto_dtype
 from llmtune.model.fetch import Fetcher
@@ -225,20 +226,22 @@ def load_model(prepared: Prepared[Any], spec: ModelSpec, *, weights: bool) -> Lo
 
         logging.disable_progress_bar()  # a bar in a log file is a thousand lines
     section = prepared.config.model
-    kwargs = {}
+    quantizer: Quantizer | None = None
     if weights and "quantizer" in prepared.choices.behaviours:
-        kwargs = prepared.provide("llmtune_create_quantizer", "quantizer").load_kwargs(section.dtype)
+        quantizer = prepared.provide("llmtune_create_quantizer", "quantizer")
     options = LoadOptions(
         dtype=section.dtype,
         weights=weights,
         trust_remote_code=section.trust_remote_code,
         use_flash_attn=section.use_flash_attn,
-        kwargs=kwargs,
+        kwargs=quantizer.load_kwargs(section.dtype) if quantizer else {},
     )
     entry = prepared.choices.model.entry
     loaded: LoadedModel = prepared.manager.provide(
         "llmtune_load_model", entry, spec=spec, options=options, run=prepared.run
     )
+    if quantizer:
+        loaded.model = quantizer.quantize(loaded.model)
     if weights:
         prepared.manager.event("llmtune_model_loaded", loaded=loaded, run=prepared.run)
     return loaded

@@ -83,7 +83,8 @@ def _behaviours(config: SftConfig) -> dict[str, str | None]:
 
 
 def _event(prepared: Prepared[SftConfig], hook: str, **arguments: Any) -> list[Any]:
-    return prepared.manager.event(hook, **arguments, run=prepared.run)
+    """Tell the plugins; every event of this pipeline belongs to rank 0."""
+    return prepared.manager.event(hook, **arguments, run=prepared.run) if prepared.run.rank == 0 else []
 
 
 def _notify(prepared: Prepared[SftConfig], hook: str, **arguments: Any) -> None:

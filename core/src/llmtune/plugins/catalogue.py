@@ -100,9 +100,12 @@ class Catalogue:
         if not claims:
             raise self._unknown(kind, name, owner, bare)
         if len(claims) > 1:
+            owners = [claim.plugin.name for claim in claims]
+            if len(set(owners)) < len(owners):  # two distributions call their plugin the same
+                owners = [claim.plugin.dist for claim in claims]
             raise NameConflict(
                 f"{kind} {bare!r} is claimed by {' and '.join(str(claim.plugin) for claim in claims)}",
-                fix=f"write {' or '.join(claim.qualified for claim in claims)}, or disable one with -p no:NAME",
+                fix=f"write {' or '.join(f'{owner}::{bare}' for owner in owners)}, or disable one with -p no:NAME",
             )
         return claims[0]
 

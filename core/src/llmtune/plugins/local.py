@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
-from llmtune.errors import LlmtuneError, PluginFailed, UsageError
+from llmtune.errors import LlmtuneError, ManifestError, PluginFailed, UsageError
 from llmtune.hookspecs import hookimpl
 from llmtune.plugins.catalogue import Catalogue, Entry, Plugin
 from llmtune.plugins.manifest import API, parse_manifest, read_manifest
@@ -113,14 +113,15 @@ def register_model(
 def register_dataset(
     name: str,
     dataset_id_or_path: str | None = None,
-    subsets: Sequence[str] | None = None,
     preprocess_func: Callable[..., Any] | None = None,
     get_function: Function | None = None,
     **facts: Any,
 ) -> Any:
     """Register a dataset: a path or ModelScope id, and functions that repair a record or return all records."""
     plugin = _current("register_dataset")
-    row = {"ms": dataset_id_or_path, "hf": facts.pop("hf_dataset_id", None), "subsets": subsets, **facts}
+    is_path = dataset_id_or_path is not None and Path(dataset_id_or_path).expanduser().exists()
+    place = {"file" if is_path else "ms": str(Path(dataset_id_or_path).resolve()) if is_path else dataset_id_or_path}  # type: ignore[arg-type]
+    row = {**place, "hf": facts.pop("hf_dataset_id", None), **facts}
     if preprocess_func is not None:
         plugin.add("preprocessor", name, {}, preprocess_func)
         row["preprocessor"] = name
@@ -219,7 +220,10 @@ def _from_file(path: Path) -> Plugin:
 
 
 def _from_folder(folder: Path) -> Plugin:
-    manifest = read_manifest(folder / "llmtune-plugin.toml")
+    try:
+        manifest = read_manifest(folder / "llmtune-plugin.toml")
+    except ManifestError as error:
+        raise UsageError(f"--custom_register_path {folder}: {error.problem}", fix=error.fix) from error
     name = (manifest.module or "").partition(".")[0]
     if name and str(folder.parent) not in sys.path:
         sys.path.insert(0, str(folder.parent))

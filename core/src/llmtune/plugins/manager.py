@@ -55,32 +55,33 @@ class PluginManager:
     def provide(self, hook: str, entry: Entry, **arguments: Any) -> Any:
         """Call a provider hook on the owner of `entry` (wrappers of other plugins still wrap).
 
-        Core answers when the owner has no implementation of its own, which is how a plugin can be
-        pure data. Raises `PluginFailed` when nobody answers or the owner breaks.
+        Core answers when the owner has no implementation or returns None, which is how a plugin can
+        be pure data. Raises `PluginFailed` when nobody answers or the owner breaks.
         """
         self.activate([BUILTIN, entry.plugin.name])
-        caller = getattr(self._pluggy.hook, hook)
-        owner = self._owner(caller, entry.plugin.name)
-        others = [impl.plugin for impl in caller.get_hookimpls() if not impl.wrapper and impl.plugin_name != owner]
         try:
-            result = self._pluggy.subset_hook_caller(hook, remove_plugins=others)(**arguments)
+            for owner in dict.fromkeys((entry.plugin.name, BUILTIN)):
+                result = self._ask(hook, owner, arguments)
+                if result is not None:
+                    return result
         except (LlmtuneError, KeyboardInterrupt):
             raise
         except Exception as error:
             if entry.plugin.name == BUILTIN:
                 raise
             raise _failed(entry.plugin, error, f"{entry.kind} {entry.name!r}: ") from error
-        if result is None:
-            raise PluginFailed(
-                f"plugin {entry.plugin} lists {entry.kind} {entry.name!r} and does not implement {hook}",
-                fix=f"llmtune plugins doctor {entry.plugin.name}",
-            )
-        return result
+        raise PluginFailed(
+            f"plugin {entry.plugin} lists {entry.kind} {entry.name!r}, and its {hook} does not answer for it",
+            fix=f"llmtune plugins doctor {entry.plugin.name}",
+        )
 
-    @staticmethod
-    def _owner(caller: pluggy.HookCaller, wanted: str) -> str:
-        names = {impl.plugin_name for impl in caller.get_hookimpls() if not impl.wrapper}
-        return wanted if wanted in names else BUILTIN
+    def _ask(self, hook: str, owner: str, arguments: dict[str, Any]) -> Any:
+        """Call the implementation of `owner` alone, inside everybody's wrappers; None without one."""
+        implementations = getattr(self._pluggy.hook, hook).get_hookimpls()
+        if not any(impl.plugin_name == owner and not impl.wrapper for impl in implementations):
+            return None
+        others = [impl.plugin for impl in implementations if not impl.wrapper and impl.plugin_name != owner]
+        return self._pluggy.subset_hook_caller(hook, remove_plugins=others)(**arguments)
 
     def event(self, hook: str, **arguments: Any) -> list[Any]:
         """Call an event hook on all active plugins; return their answers.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from llmtune.errors import DataError
 from llmtune.interfaces.template import Template
 from llmtune.specs import Row, TemplateSpec
 
@@ -78,7 +79,16 @@ _BATTERY: list[Row] = [
 def same_ids(template: Template, tokenizer: Any) -> bool:
     """Whether the tokenizer, with the template's jinja form, gives the template's own ids."""
     source = template.jinja()
-    return all(_jinja_ids(row, source, tokenizer) == template.encode(row)["input_ids"] for row in _BATTERY)
+    return all(_jinja_ids(row, source, tokenizer) == ids for row, ids in _encoded_battery(template))
+
+
+def _encoded_battery(template: Template) -> Iterator[tuple[Row, list[int]]]:
+    """Yield the rows that the template has a form for (it may lack system prompts or further turns)."""
+    for row in _BATTERY:
+        try:
+            yield row, template.encode(row)["input_ids"]
+        except DataError:
+            continue
 
 
 def _jinja_ids(row: Row, source: str, tokenizer: Any) -> list[int]:

@@ -8,39 +8,65 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Literal
 
 from llmtune import errors
 from llmtune.interfaces.hub import Hub
 
-_SNAPSHOT = """
-import json, sys
+_SERVE = """
+import json, sys, traceback
+answers, sys.stdout = sys.stdout, sys.stderr
 from llmtune.errors import LlmtuneError
 from llmtune.testing.build import create
-name, repo, keywords = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-try:
-    answer = {"folder": str(create("hub", name).snapshot(repo, **keywords))}
-except LlmtuneError as error:
-    answer = {"error": type(error).__name__, "problem": error.problem, "fix": error.fix}
-print("\\n" + json.dumps(answer))
+hub = create("hub", sys.argv[1])
+for line in sys.stdin:
+    repo, keywords = json.loads(line)
+    try:
+        answer = {"folder": str(hub.snapshot(repo, **keywords))}
+    except LlmtuneError as error:
+        answer = {"error": type(error).__name__, "problem": error.problem, "fix": error.fix}
+    except Exception:
+        answer = {"crash": traceback.format_exc()}
+    print(json.dumps(answer), file=answers, flush=True)
 """
 
 
 class HubProcess(Hub):
-    """Calls `snapshot` of the installed hub `name` in a fresh Python with `environment` on top of this one's."""
+    """Calls the installed hub `name` in another Python, with `environment` on top of this one's.
+
+    Used with `with`. It starts once and answers many calls: empty the cache's folder between tests,
+    and serve the repositories on a loopback address that `environment` names.
+    """
 
     def __init__(self, name: str, environment: Mapping[str, str]) -> None:
-        self.name, self.environment = name, {**os.environ, **environment}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _SERVE, name],
+            env={**os.environ, **environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> HubProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.communicate()
 
     def snapshot(
         self, repo: str, *, kind: Literal["model", "dataset"], revision: str | None = None, cached_only: bool = False
     ) -> Path:
-        keywords = json.dumps({"kind": kind, "revision": revision, "cached_only": cached_only})
-        command = [sys.executable, "-c", _SNAPSHOT, self.name, repo, keywords]
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise RuntimeError(f"snapshot({repo!r}) of hub {self.name} raised what is no LlmtuneError:\n{done.stderr}")
-        answer = json.loads(done.stdout.splitlines()[-1])
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        question = [repo, {"kind": kind, "revision": revision, "cached_only": cached_only}]
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        answer = json.loads(self._process.stdout.readline() or '{"crash": "the process ended"}')
+        if "crash" in answer:
+            raise RuntimeError(f"snapshot({repo!r}) raised what is no LlmtuneError:\n{answer['crash']}")
         if "error" in answer:
             raise getattr(errors, answer["error"])(answer["problem"], fix=answer["fix"])
         return Path(answer["folder"])

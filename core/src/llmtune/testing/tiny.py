@@ -25,8 +25,8 @@ def tiny_tokenizer() -> Any:
     )
 
 
-def tiny_model(folder: Path, *, seed: int = 0) -> Path:
-    """Write a Llama of 2 layers, width 32, float32 (35 thousand parameters) with its tokenizer into `folder`."""
+def tiny_model(folder: Path, *, seed: int = 0, hidden_size: int = 32) -> Path:
+    """Write a Llama of 2 layers, float32 (35 thousand parameters at width 32) with its tokenizer into `folder`."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -34,8 +34,8 @@ def tiny_model(folder: Path, *, seed: int = 0) -> Path:
     tokenizer = tiny_tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
+        hidden_size=hidden_size,
+        intermediate_size=2 * hidden_size,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
