@@ -2,7 +2,7 @@
 
 Provider hooks are answered by the one plugin that owns the name (core answers for plugins that are
 pure data); another plugin's `wrapper=True` implementation still wraps. Event hooks are called on
-every active plugin, the one activated last first (pluggy's order).
+every active plugin in the order of activation.
 """
 
 from __future__ import annotations

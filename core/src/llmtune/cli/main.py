@@ -49,6 +49,8 @@ def main(arguments: Sequence[str]) -> int:
         print("\ninterrupted", file=sys.stderr)
         return 130
     except SystemExit as error:  # argparse and typer end this way
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     except BrokenPipeError:  # the reader of our output (`| head`) left
         sys.stderr.close()

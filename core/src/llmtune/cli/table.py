@@ -28,4 +28,8 @@ def _width(text: str) -> int:
 
 
 def _cut(text: str, room: int) -> str:
-    return text if _width(text) <= room else text[: room - 3] + "..."
+    if _width(text) <= room:
+        return text
+    while _width(text) > room - 3:
+        text = text[: room - 3] if text.isascii() else text[:-1]
+    return text + "..."

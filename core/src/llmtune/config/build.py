@@ -9,7 +9,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar, Union
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from llmtune.config.commands import CommandConfig
@@ -30,7 +30,7 @@ def build_config(config_class: type[Config], values: Mapping[str, Any]) -> Confi
         default: Section = field.get_default(call_default_factory=True)
         given = {flag: value for flag, value in values.items() if flag in type(default).model_fields}
         try:
-            sections[name] = make_section(type(default), {**default.model_dump(), **typed(type(default), given)})
+            sections[name] = make_section(type(default), {**default.model_dump(), **given})
         except UsageError as error:
             problems.append(error.problem)
     if problems:
@@ -46,7 +46,7 @@ def add_options(config: CommandConfig, entry: Entry, values: Mapping[str, Any]) 
     if options is None:
         return
     given = {flag: value for flag, value in values.items() if flag in options.model_fields}
-    config._options = {**config._options, (entry.kind, entry.name): make_section(options, typed(options, given))}
+    config._options = {**config._options, (entry.kind, entry.name): make_section(options, given)}
 
 
 def options_class(entry: Entry) -> type[Section] | None:
@@ -67,13 +67,23 @@ def options_class(entry: Entry) -> type[Section] | None:
 
 
 def make_section(section: type[Section], values: Mapping[str, Any]) -> Section:
-    """Validate one section; raise `UsageError` with one line per wrong flag."""
+    """Validate one section; raise `UsageError` with one line per wrong flag.
+
+    A value is a `Words` from the command line, or typed already.
+    """
+    problems, given = [], {}
+    for flag, value in values.items():
+        try:
+            given[flag] = _typed(flag, section.model_fields[flag], value)
+        except UsageError as error:
+            problems.append(f"{error.problem}; {error.fix}")
     try:
-        return section(**values)
+        made = section(**given)
     except ValidationError as error:
-        raise UsageError(
-            "\n".join(map(_describe, error.errors())), fix="--help lists every option with its values"
-        ) from error
+        problems += map(_describe, error.errors())
+    if problems:
+        raise UsageError("\n".join(problems), fix="--help lists every option with its values")
+    return made
 
 
 def _describe(problem: Any) -> str:
@@ -81,11 +91,6 @@ def _describe(problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     found = "" if problem["type"] == "missing" else f", found {problem['input']!r}"
     return f"{flag}: {message[:1].lower()}{message[1:]}{found}"
-
-
-def typed(section: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn lists of words into what the fields take; leave values that are typed already."""
-    return {flag: _typed(flag, section.model_fields[flag], value) for flag, value in values.items()}
 
 
 def _typed(flag: str, field: FieldInfo, value: Any) -> Any:

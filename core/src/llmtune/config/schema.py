@@ -20,8 +20,9 @@ def json_schema(command: str, catalogue: Catalogue) -> dict[str, Any]:
         )
     properties: dict[str, Any] = {}
     for section in _sections(command, catalogue):
-        for name, prop in section.model_json_schema()["properties"].items():
-            properties.setdefault(name, {**prop, "x-section": section.__doc__})
+        defaults = section.model_dump(mode="json")
+        for name, prop in type(section).model_json_schema()["properties"].items():
+            properties.setdefault(name, {**prop, "default": defaults[name], "x-section": section.__doc__})
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"llmtune {command}",
@@ -32,9 +33,9 @@ def json_schema(command: str, catalogue: Catalogue) -> dict[str, Any]:
 
 
 def _sections(command: str, catalogue: Catalogue) -> list[Any]:
-    sections: list[Any] = [
-        type(field.get_default(call_default_factory=True)) for field in COMMANDS[command].model_fields.values()
-    ]
+    """Return every section and options class of `command` with its defaults."""
+    fields = COMMANDS[command].model_fields.values()
+    sections: list[Any] = [field.get_default(call_default_factory=True) for field in fields]
     for kind in OPTION_KINDS[command]:
         for entry in catalogue.entries(kind):
             try:
@@ -42,5 +43,5 @@ def _sections(command: str, catalogue: Catalogue) -> list[Any]:
             except PluginFailed:
                 continue
             if options is not None:
-                sections.append(options)
+                sections.append(options())
     return sections

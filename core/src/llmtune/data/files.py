@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -72,15 +74,27 @@ def _record(record: Any, place: str) -> Record:
 
 def _csv(path: Path) -> Iterator[Record]:
     separator = "\t" if path.suffix == ".tsv" else ","
-    reader = csv.DictReader(_open(path).splitlines(keepends=True), delimiter=separator)
+    csv.field_size_limit(sys.maxsize)  # a cell may hold a book; the default is 128 KiB
+    reader = csv.DictReader(io.StringIO(_open(path), newline=""), delimiter=separator)
+    header = reader.fieldnames or ()
     for record in reader:
+        if None in record:
+            problem = f"{path}:{reader.line_num}: has more cells than the header's {len(header)} columns"
+            raise DataError(problem, fix=f"quote cells that hold the separator; the header is {separator.join(header)}")
         yield {**record, SOURCE: f"{path}:{reader.line_num}"}
 
 
 def _parquet(path: Path) -> Iterator[Record]:
-    import pyarrow.parquet
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    for number, record in enumerate(pyarrow.parquet.read_table(path).to_pylist(), start=1):
+    try:
+        records = pq.read_table(path).to_pylist()
+    except OSError as error:
+        raise DataError(f"dataset {path} cannot be read: {error.strerror or error}") from error
+    except pa.ArrowException as error:
+        raise DataError(f"dataset {path} is not a Parquet file: {str(error).splitlines()[0]}") from error
+    for number, record in enumerate(records, start=1):
         yield {**record, SOURCE: f"{path}: record {number}"}
 
 

@@ -109,25 +109,23 @@ class RowLoader:
         """Read all datasets. Each is sampled and split on its own, so adding one moves no other's split."""
         rows = Rows()
         for selected in validation:
-            rows.validation += self._sampled(selected, seed)
+            rows.validation += sample(self.read(selected), selected.selector.sample, seed)
         for selected in train:
-            read = self._sampled(selected, seed)
-            kept, held_out = split(read, 0.0 if validation else test_ratio, seed)
+            kept, held_out = divide(
+                self.read(selected), selected.selector.sample, 0.0 if validation else test_ratio, seed
+            )
             rows.train += kept
             rows.validation += held_out
         return rows
 
-    def _sampled(self, selected: SelectedDataset, seed: int) -> list[Row]:
-        rows = self.read(selected)
-        if not rows:
-            raise self._empty(selected)
-        return sample(rows, selected.selector.sample, seed)
-
     def read(self, selected: SelectedDataset) -> list[Row]:
-        """Return all usable rows of one dataset, in order."""
-        preprocess = self._preprocessor(selected.preprocessor)
-        rows = (self._row(preprocess, record) for record in self._records(selected))
-        return [row for row in rows if row is not None]
+        """Return all usable rows of one dataset, in order; raise `DataError` when there is none."""
+        preprocess, own = self._preprocessor(selected.preprocessor), DataReport()
+        rows = [row for record in self._records(selected) if (row := _row(preprocess, record, own)) is not None]
+        self.report.add(own)
+        if not rows:
+            raise _empty(selected, own)
+        return rows
 
     def _preprocessor(self, entry: Entry) -> Preprocessor:
         options = self._options(entry.kind, entry.name)
@@ -156,26 +154,25 @@ class RowLoader:
             return None  # the owner's hook brings the records
         return self.fetcher.fetch(selector.name, kind="dataset", ids=ids, hub=selector.hub).folder
 
-    def _row(self, preprocess: Preprocessor, record: Mapping[str, Any]) -> Row | None:
-        source = str(record.get(SOURCE, f"record {self.report.read + 1}"))
-        self.report.read += 1
-        try:
-            row = preprocess(record)
-        except (ValueError, KeyError, TypeError) as error:
-            reason = f"no column {error}" if isinstance(error, KeyError) else str(error)
-            self.report.drop(reason, source)
-            return None
-        if row is None:
-            self.report.read -= 1  # left out on purpose: not part of the dataset
-            return None
-        return {**row, "source": row.get("source", source)}
 
-    def _empty(self, selected: SelectedDataset) -> DataError:
-        if not self.report.dropped:
-            return DataError(f"dataset {selected.selector.text!r} is empty", fix="check that the file holds rows")
-        return DataError(
-            f"dataset {selected.selector.text!r} has no usable row", fix="\n  ".join(self.report.lines()[1:])
-        )
+def _row(preprocess: Preprocessor, record: Mapping[str, Any], report: DataReport) -> Row | None:
+    report.read += 1
+    source = str(record.get(SOURCE, f"record {report.read}"))
+    try:
+        row = preprocess(record)
+    except (ValueError, KeyError, TypeError) as error:
+        report.drop(f"no column {error}" if isinstance(error, KeyError) else str(error), source)
+        return None
+    if row is None:
+        report.read -= 1  # left out on purpose: not part of the dataset
+        return None
+    return {**row, "source": row.get("source", source)}
+
+
+def _empty(selected: SelectedDataset, report: DataReport) -> DataError:
+    if not report.dropped:
+        return DataError(f"dataset {selected.selector.text!r} is empty", fix="check that the file holds rows")
+    return DataError(f"dataset {selected.selector.text!r} has no usable row", fix="\n  ".join(report.lines()[1:]))
 
 
 def sample(rows: list[Row], count: int | None, seed: int) -> list[Row]:
@@ -188,7 +185,15 @@ def sample(rows: list[Row], count: int | None, seed: int) -> list[Row]:
 
 def split(rows: list[Row], ratio: float, seed: int) -> tuple[list[Row], list[Row]]:
     """Return (train, validation): at least one row each when `ratio` is above 0 and there are two rows."""
-    count = max(1, round(len(rows) * ratio)) if ratio > 0 and len(rows) > 1 else 0
+    count = min(max(1, round(len(rows) * ratio)), len(rows) - 1) if ratio > 0 and len(rows) > 1 else 0
     held_out = set(random.Random(seed).sample(range(len(rows)), count))
     train = [row for index, row in enumerate(rows) if index not in held_out]
     return train, [rows[index] for index in sorted(held_out)]
+
+
+def divide(rows: list[Row], count: int | None, ratio: float, seed: int) -> tuple[list[Row], list[Row]]:
+    """Sample `count` rows and split them. Rows are repeated after the split: none is in both parts."""
+    if count is None or count <= len(rows):
+        return split(sample(rows, count, seed), ratio, seed)
+    train, validation = split(rows, ratio, seed)
+    return sample(train, count - len(validation), seed), validation

@@ -86,7 +86,8 @@ def _conversation(turns: Any, role_key: str, text_key: str, system: Any) -> Row:
             message["loss"] = bool(turn["loss"])
         built.append(message)
     if built[0]["role"] == "system":
-        system = built.pop(0)["content"] if system is None else system
+        own = built.pop(0)["content"]
+        system = own if system is None else system
     return _row(built, system)
 
 

@@ -31,6 +31,13 @@ class DataReport:
         if len(places) < _EXAMPLES:
             places.append(f"{source}: {reason}")
 
+    def add(self, other: DataReport) -> None:
+        """Add the counts of one dataset."""
+        self.read += other.read
+        self.dropped += other.dropped
+        for kind, places in other.examples.items():
+            self.examples[kind] = [*self.examples.get(kind, []), *places][:_EXAMPLES]
+
     @property
     def dropped_ratio(self) -> float:
         return sum(self.dropped.values()) / self.read if self.read else 0.0

@@ -68,7 +68,7 @@ class Catalogue:
             if plugin.state != "ok":
                 continue
             for entry in _entries(plugin):
-                for name in (entry.name, *entry.facts.get("aliases", ())):
+                for name in {entry.name, *entry.facts.get("aliases", ())}:
                     index[entry.kind].setdefault(name, []).append(entry)
         object.__setattr__(self, "_index", index)
 
@@ -100,18 +100,19 @@ class Catalogue:
         if not claims:
             raise self._unknown(kind, name, owner, bare)
         if len(claims) > 1:
-            owners = [claim.plugin.name for claim in claims]
-            if len(set(owners)) < len(owners):  # two distributions call their plugin the same
-                owners = [claim.plugin.dist for claim in claims]
             raise NameConflict(
                 f"{kind} {bare!r} is claimed by {' and '.join(str(claim.plugin) for claim in claims)}",
-                fix=f"write {' or '.join(f'{owner}::{bare}' for owner in owners)}, or disable one with -p no:NAME",
+                fix=f"write {' or '.join(claim.qualified for claim in claims)}, or disable one with -p no:NAME",
             )
         return claims[0]
 
     def get(self, kind: str, name: str) -> Entry | None:
         """Like `find`, but None when the name is unknown (a conflict still raises)."""
         return self.find(kind, name) if name in self._index[kind] else None
+
+    def owners(self, kind: str, name: str) -> list[Plugin]:
+        """Return the plugins that claim `name`."""
+        return [claim.plugin for claim in self._index[kind].get(name, [])]
 
     def conflicts(self) -> Iterator[tuple[str, str, list[Entry]]]:
         """Yield (kind, name, claims) for names with more than one installed owner."""
@@ -138,7 +139,7 @@ class Catalogue:
             return UnknownName(
                 f"{kind} {name!r} is provided by {dist}, which is not installed", fix=f"pip install {dist}"
             )
-        suggestion = did_you_mean(name, self.names(kind))
+        suggestion = did_you_mean(bare, self.names(kind))
         return UnknownName(
             f"unknown {kind} {name!r}",
             fix=suggestion or f"llmtune {_LISTING.get(kind, 'plugins')} lists what is installed",
@@ -166,8 +167,21 @@ def discover(
     """
     found = installed_entry_points() if entry_points is None else entry_points
     plugins = [_read(point) for point in sorted(found, key=lambda point: (point.name, point.dist))]
-    switched = [_switch(plugin, only, disabled) for plugin in plugins]
+    switched = [_switch(plugin, only, disabled) for plugin in _told_apart(plugins)]
     return Catalogue((_builtin(), *switched))
+
+
+def _told_apart(plugins: Iterable[Plugin]) -> Iterator[Plugin]:
+    """Plugins are known by name: of two distributions with one name, the second is broken."""
+    seen: dict[str, Plugin] = {}
+    for plugin in plugins:
+        first = seen.setdefault(plugin.name, plugin)
+        reason = f"{first.dist} has a plugin of the same name"
+        yield (
+            plugin
+            if first is plugin
+            else replace(plugin, state="broken", reason=reason, fix=f"pip uninstall {plugin.dist}")
+        )
 
 
 def _read(point: EntryPoint) -> Plugin:

@@ -31,7 +31,7 @@ class EntryPoint:
     def manifest_path(self) -> Path:
         """Locate the manifest next to the top-level module, without importing that module."""
         module, _, filename = self.value.partition(":")
-        if not filename or "." in module:
+        if not filename or not module.isidentifier():
             raise ManifestError(f"the entry point must read 'module:file.toml', found {self.value!r}")
         spec = importlib.util.find_spec(module)
         if spec is None or not spec.submodule_search_locations:
@@ -45,9 +45,9 @@ def installed_entry_points(search_path: list[str] | None = None) -> Iterator[Ent
     The working directory is skipped: nothing is ever picked up from where the user stands.
     """
     seen: set[str] = set()
-    here = os.getcwd()
+    here = os.path.realpath(os.getcwd())
     for folder in sys.path if search_path is None else search_path:
-        if folder in ("", here) or not os.path.isdir(folder):
+        if folder == "" or not os.path.isdir(folder) or os.path.realpath(folder) == here:
             continue
         for entry in sorted(os.listdir(folder)):
             if not entry.endswith((".dist-info", ".egg-info")):
@@ -68,12 +68,14 @@ def _group_lines(path: str, dist: str, version: str) -> Iterator[EntryPoint]:
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return
     if f"[{GROUP}]" not in text:
         return
     section = ""
     for line in map(str.strip, text.splitlines()):
+        if line.startswith(("#", ";")):
+            continue
         if line.startswith("["):
             section = line.strip("[]")
         elif section == GROUP and "=" in line:

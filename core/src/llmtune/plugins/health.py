@@ -173,7 +173,7 @@ def remembered(path: Path) -> dict[str, Finding]:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         return {key: Finding(**finding) for key, finding in stored.items()}
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
 

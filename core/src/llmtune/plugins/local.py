@@ -14,13 +14,14 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from llmtune.errors import LlmtuneError, ManifestError, PluginFailed, UsageError
 from llmtune.hookspecs import hookimpl
-from llmtune.plugins.catalogue import Catalogue, Entry, Plugin
-from llmtune.plugins.manifest import API, parse_manifest, read_manifest
+from llmtune.plugins.catalogue import Catalogue, Plugin
+from llmtune.plugins.manifest import API, check_facts, parse_manifest, read_manifest
 from llmtune.specs import DatasetSpec, LoadedModel, LoadOptions, ModelSpec, RunContext, TemplateSpec
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -198,11 +199,18 @@ def add_local_plugins(catalogue: Catalogue, paths: Sequence[str]) -> Catalogue:
     """Return the catalogue with the names that each path registers; they win over installed ones."""
     for text in paths:
         path = Path(text).expanduser().resolve()
-        plugin = _from_folder(path) if path.is_dir() else _from_file(path)
+        plugin = _named_apart(_from_folder(path) if path.is_dir() else _from_file(path), catalogue)
         for line in _shadowed(plugin, catalogue):
             print(line, file=sys.stderr)
         catalogue = catalogue.with_plugin(plugin)
     return catalogue
+
+
+def _named_apart(plugin: Plugin, catalogue: Catalogue) -> Plugin:
+    """Number the plugins of files that are called the same."""
+    taken = {other.name for other in catalogue.plugins}
+    names = (plugin.name, *(f"{plugin.name}-{number}" for number in range(2, len(taken) + 3)))
+    return replace(plugin, name=next(name for name in names if name not in taken))
 
 
 def _from_file(path: Path) -> Plugin:
@@ -211,23 +219,39 @@ def _from_file(path: Path) -> Plugin:
     collected = LocalPlugin()
     module = _run_file(path, collected)
     manifest = parse_manifest({"api": API, "summary": f"registered by {path.name}"})
-    for kind, rows in collected.tables.items():
-        manifest.tables[kind] = rows  # type: ignore[index]
+    manifest = replace(manifest, tables=_checked(collected.tables, path))
     implementation = _merge(collected.hooks(), module)
     return Plugin(
         name=f"local-{path.stem}", dist="local file", version=str(path), manifest=manifest, local=implementation
     )
 
 
+def _checked(tables: dict[str, dict[str, dict[str, Any]]], path: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """Hold the rows to the manifest's rules; models and datasets may carry further annotations, as in SWIFT."""
+    for kind, rows in tables.items():
+        for name, facts in rows.items() if kind not in ("model", "dataset") else ():
+            try:
+                check_facts(kind, name, facts)
+            except ManifestError as error:
+                error.problem = f"{path}: {error.problem}"
+                raise
+    return tables
+
+
 def _from_folder(folder: Path) -> Plugin:
     try:
         manifest = read_manifest(folder / "llmtune-plugin.toml")
     except ManifestError as error:
-        raise UsageError(f"--custom_register_path {folder}: {error.problem}", fix=error.fix) from error
+        error.problem = f"--custom_register_path {folder}: {error.problem}"
+        raise
     name = (manifest.module or "").partition(".")[0]
     if name and str(folder.parent) not in sys.path:
         sys.path.insert(0, str(folder.parent))
-    module = importlib.import_module(manifest.module) if manifest.module else object()
+    try:
+        module = importlib.import_module(manifest.module) if manifest.module else object()
+    except (Exception, SystemExit) as error:
+        problem = f"--custom_register_path {folder}: {manifest.module} failed: {type(error).__name__}: {error}"
+        raise PluginFailed(problem, fix="mend the module and run again") from error
     return Plugin(
         name=f"local-{folder.name}",
         dist="local folder",
@@ -248,9 +272,10 @@ def _run_file(path: Path, collected: LocalPlugin) -> Any:
     with _collect(collected):
         try:
             spec.loader.exec_module(module)
-        except LlmtuneError:
+        except LlmtuneError as error:
+            error.problem = f"{path}{_line_in(path, error)}: {error.problem}"
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             line = _line_in(path, error)
             raise PluginFailed(
                 f"{path}{line} failed: {type(error).__name__}: {error}", fix="mend the file and run again"
@@ -287,6 +312,6 @@ def _merge(hooks: Any, module: Any) -> Any:
 def _shadowed(plugin: Plugin, catalogue: Catalogue) -> Iterator[str]:
     for kind, rows in plugin.manifest.tables.items():
         for name in rows:
-            owner: Entry | None = catalogue.get(kind, name)
-            if owner is not None:
-                yield f"note: {kind} {name!r} of {plugin.name} is used instead of the one of {owner.plugin}"
+            owners = catalogue.owners(kind, name)
+            if owners:
+                yield f"note: {kind} {name!r} of {plugin.name} is used instead of that of {', '.join(map(str, owners))}"

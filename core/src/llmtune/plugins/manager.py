@@ -49,31 +49,33 @@ class PluginManager:
             return None
         try:
             return importlib.import_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _failed(plugin, error) from error
 
     def provide(self, hook: str, entry: Entry, **arguments: Any) -> Any:
         """Call a provider hook on the owner of `entry` (wrappers of other plugins still wrap).
 
-        Core answers when the owner has no implementation or returns None, which is how a plugin can
-        be pure data. Raises `PluginFailed` when nobody answers or the owner breaks.
+        Hooks that get a `spec` are answered by core when the owner has no implementation or returns
+        None, which is how a model, template or dataset can be pure data. Raises `PluginFailed` when
+        nobody answers or the owner breaks.
         """
         self.activate([BUILTIN, entry.plugin.name])
         try:
-            for owner in dict.fromkeys((entry.plugin.name, BUILTIN)):
-                result = self._ask(hook, owner, arguments)
-                if result is not None:
-                    return result
+            result = self._ask(hook, entry.plugin.name, arguments)
+            if result is None and "spec" in arguments:
+                result = self._ask(hook, BUILTIN, arguments)
         except (LlmtuneError, KeyboardInterrupt):
             raise
         except Exception as error:
             if entry.plugin.name == BUILTIN:
                 raise
             raise _failed(entry.plugin, error, f"{entry.kind} {entry.name!r}: ") from error
-        raise PluginFailed(
-            f"plugin {entry.plugin} lists {entry.kind} {entry.name!r}, and its {hook} does not answer for it",
-            fix=f"llmtune plugins doctor {entry.plugin.name}",
-        )
+        if result is None:
+            raise PluginFailed(
+                f"plugin {entry.plugin} lists {entry.kind} {entry.name!r} and does not implement {hook} for it",
+                fix=f"llmtune plugins doctor {entry.plugin.name}",
+            )
+        return result
 
     def _ask(self, hook: str, owner: str, arguments: dict[str, Any]) -> Any:
         """Call the implementation of `owner` alone, inside everybody's wrappers; None without one."""
@@ -84,20 +86,21 @@ class PluginManager:
         return self._pluggy.subset_hook_caller(hook, remove_plugins=others)(**arguments)
 
     def event(self, hook: str, **arguments: Any) -> list[Any]:
-        """Call an event hook on all active plugins; return their answers.
+        """Call an event hook on all active plugins in the order of activation; return their answers.
 
         The exceptions of notifications are printed and do not stop the run.
         """
-        caller = getattr(self._pluggy.hook, hook)
-        if hook not in hookspecs.NOTIFICATIONS:
-            return [answer for answer in caller(**arguments) if answer is not None]
-        for implementation in reversed(caller.get_hookimpls()):
-            others = [impl.plugin for impl in caller.get_hookimpls() if impl is not implementation]
+        implementations = [impl for impl in getattr(self._pluggy.hook, hook).get_hookimpls() if not impl.wrapper]
+        answers = []
+        for owner in [impl.plugin_name for impl in implementations]:
             try:
-                self._pluggy.subset_hook_caller(hook, remove_plugins=others)(**arguments)
+                answers.append(self._ask(hook, owner, arguments))
             except Exception as error:
-                print(f"warning: {hook} of plugin {implementation.plugin_name} failed: {error!r}", file=sys.stderr)
-        return []
+                if hook not in hookspecs.NOTIFICATIONS:
+                    raise
+                print(f"warning: {hook} of plugin {owner} failed: {error!r}", file=sys.stderr)
+        # Event specs collect answers in lists, one here, as each call asks one plugin.
+        return [answer for found in answers for answer in found if answer is not None]
 
 
 def _failed(plugin: Plugin, error: BaseException, what: str = "") -> PluginFailed:

@@ -19,7 +19,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["API", "KINDS", "Facts", "Manifest", "hub_ids", "parse_manifest", "read_manifest", "tomllib"]
+__all__ = ["API", "KINDS", "Facts", "Manifest", "check_facts", "hub_ids", "parse_manifest", "read_manifest", "tomllib"]
 
 API = 1
 """Number of the plugin contract that this llmtune speaks."""
@@ -106,9 +106,13 @@ def _table(kind: str, table: object) -> dict[str, Facts]:
     for name, facts in table.items():
         if not isinstance(facts, dict):
             raise ManifestError(f"[{kind}.{name}] must be a table, found {facts!r}")
-        rows.update(_checkpoints(name, facts) if kind == "model" else {name: facts})
+        new = _checkpoints(name, facts) if kind == "model" else {name: facts}
+        twice = sorted(rows.keys() & new.keys())
+        if twice:
+            raise ManifestError(f"{kind} {twice[0]!r} is listed twice")
+        rows.update(new)
     for name, facts in rows.items():
-        _check_facts(kind, name, facts)
+        check_facts(kind, name, facts)
     return rows
 
 
@@ -124,8 +128,13 @@ def _checkpoints(family: str, facts: dict[str, Any]) -> dict[str, Facts]:
     return {name: {**shared, "family": family, **own} for name, own in ids.items()}
 
 
-def _check_facts(kind: str, name: str, facts: Facts) -> None:
+def check_facts(kind: str, name: str, facts: Facts) -> None:
+    """Raise `ManifestError` for a key that the kind does not have, or a value of the wrong form."""
     known = KINDS[kind] | _SHARED
+    for key in ("aliases", "requires"):
+        value = facts.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise ManifestError(f"[{kind}.{name}] {key} must be a list of strings, found {value!r}")
     for key, value in facts.items():
         if key in known or (kind == "model" and key == "family"):
             continue

@@ -24,7 +24,7 @@ def to_jinja(spec: TemplateSpec, tokenizer: Any) -> str:
         return f"{{{{- {expression} }}}}" if expression else ""
 
     lines = [
-        f"{{%- set system = {json.dumps(spec.default_system or '')} %}}",
+        f"{{%- set system = {json.dumps(spec.default_system or '', ensure_ascii=False)} %}}",
         "{%- if messages[0]['role'] == 'system' %}{%- set system = messages[0]['content'] %}"
         "{%- set messages = messages[1:] %}{%- endif %}",
         f"{{%- if system %}}{say(system_parts) if has_system else ''}{{%- else %}}{say(plain_prefix)}{{%- endif %}}",

@@ -96,7 +96,7 @@ def problem(folder: Path) -> str:
     """Return why `folder` is not a complete checkpoint, or an empty string."""
     try:
         files: dict[str, int] = json.loads((folder / MARK).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return f"it has no completion mark ({MARK})"
     for name, size in files.items():
         path = folder / name

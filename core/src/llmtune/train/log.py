@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ class JsonlLog:
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILENAME
 
+        if self.path.exists() and not self.path.read_bytes().endswith(b"\n"):
+            cut_log(folder, sys.maxsize)  # a killed process left half a line
+
     def on_log(self, step: int, values: dict[str, float]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
@@ -25,7 +29,15 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     """Return the logged lines in order; a line cut short by a kill is left out."""
     path = folder / FILENAME
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
+    return [values for line in lines if (values := _parsed(line)) is not None]
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        values: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return None
+    return values
 
 
 def cut_log(folder: Path, step: int) -> None:
