@@ -131,6 +131,8 @@ def _catalogue(switched_off: frozenset[str], local_paths: list[str]) -> Any:
     from llmtune.plugins.catalogue import discover
 
     catalogue = discover(only=environment.only_plugins(), disabled=environment.disabled_plugins() | switched_off)
+    for name in switched_off:
+        catalogue.plugin(name)  # a misspelt name is an error, not a plugin that stays on
     if local_paths:
         from llmtune.plugins.local import add_local_plugins
 

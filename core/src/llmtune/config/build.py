@@ -132,6 +132,4 @@ def _json(flag: str, word: str) -> Any:
 def replaced(config: Config, section: str, **values: Any) -> Config:
     """Return the config with some resolved values in one section."""
     changed = make_section(type(getattr(config, section)), {**getattr(config, section).model_dump(), **values})
-    copy = config.model_copy(update={section: changed})
-    copy._options, copy._given = config._options, config._given
-    return copy
+    return config.model_copy(update={section: changed})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from llmtune.config.section import Section
 
@@ -18,3 +18,10 @@ class TemplateSection(Section):
     truncation_strategy: Literal["delete", "truncation_left"] = Field(
         "delete", description="What happens to longer rows: left out, or cut on the left."
     )
+
+    @field_validator("max_length")
+    @classmethod
+    def _not_zero(cls, value: int) -> int:
+        if value == 0:
+            raise ValueError("must be -1 (no limit) or at least 1")
+        return value

@@ -18,6 +18,10 @@ SOURCE = "__source__"
 
 def read_records(path: Path) -> Iterator[Record]:
     """Yield the records of a file, or of every data file of a folder in sorted order."""
+    try:
+        path.stat()
+    except OSError as error:
+        raise DataError(f"dataset {path} cannot be read: {error.strerror}", fix="check the path") from error
     files = sorted(file for file in path.rglob("*") if file.suffix in _READERS) if path.is_dir() else [path]
     if not files:
         raise DataError(f"dataset folder {path} holds no data file", fix=f"expected {', '.join(_READERS)}")
@@ -49,6 +53,8 @@ def _json(path: Path) -> Iterator[Record]:
         yield from _jsonl(path)  # JSON Lines under the name .json is common
         return
     records = _parse(text, str(path))
+    if isinstance(records, dict):
+        records = [records]
     if not isinstance(records, list):
         raise DataError(f"{path}: expected a list of objects, found a {type(records).__name__}")
     for number, record in enumerate(records, start=1):
@@ -91,7 +97,7 @@ def _parquet(path: Path) -> Iterator[Record]:
     try:
         records = pq.read_table(path).to_pylist()
     except OSError as error:
-        raise DataError(f"dataset {path} cannot be read: {error.strerror or error}") from error
+        raise DataError(f"dataset {path} cannot be read: {error.strerror or str(error).splitlines()[0]}") from error
     except pa.ArrowException as error:
         raise DataError(f"dataset {path} is not a Parquet file: {str(error).splitlines()[0]}") from error
     for number, record in enumerate(records, start=1):

@@ -11,7 +11,7 @@ from typing import Any
 from llmtune.data.files import SOURCE
 from llmtune.data.report import DataReport
 from llmtune.data.selector import Selector, parse_selector
-from llmtune.errors import DataError, UnknownName, did_you_mean
+from llmtune.errors import DataError, UnknownName, UsageError, did_you_mean
 from llmtune.interfaces.preprocessor import Preprocessor
 from llmtune.model.fetch import Fetcher, match_hub
 from llmtune.plugins.catalogue import BUILTIN, Catalogue, Entry
@@ -44,6 +44,11 @@ def select_datasets(texts: Sequence[str], catalogue: Catalogue) -> list[Selected
 
 
 def _select(selector: Selector, catalogue: Catalogue) -> SelectedDataset:
+    if selector.subsets:
+        raise UsageError(
+            f"dataset {selector.text!r} : subsets ({'/'.join(selector.subsets)}) are not available yet",
+            fix=f"write {selector.name!r} for all of it, or the path of one file",
+        )
     entry = _dataset_entry(selector, catalogue)
     name = entry.facts.get("preprocessor", "auto")
     return SelectedDataset(selector=selector, entry=entry, preprocessor=_preprocessor_entry(name, entry, catalogue))

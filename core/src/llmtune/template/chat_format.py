@@ -35,7 +35,8 @@ class ChatFormat(Template):
         self.spec = spec
         self.tokenizer = tokenizer
         self.stop_words = list(spec.stop_words)
-        self._control_ids: dict[str, int] = tokenizer.get_added_vocab()
+        # Some vocabularies add runs of spaces as tokens; those are text.
+        self._control_ids: dict[str, int] = {text: i for text, i in tokenizer.get_added_vocab().items() if text.strip()}
         alternatives = "|".join(re.escape(token) for token in sorted(self._control_ids, key=len, reverse=True))
         self._control = re.compile(f"({alternatives})") if alternatives else None
 

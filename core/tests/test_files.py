@@ -1,0 +1,124 @@
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from llmtune.data.files import SOURCE, read_records
+from llmtune.errors import DataError
+
+RECORDS = [{"query": "Hallo, du", "response": "你好\nund mehr"}, {"query": "2", "response": "zwei"}]
+CSV = '{0}query,response\n"Hallo, du","你好\nund mehr"\n2,zwei\n'
+
+
+def write_parquet(path):
+    pq.write_table(pa.Table.from_pylist(RECORDS), path)
+
+
+@pytest.fixture
+def path_of(tmp_path):
+    def write(name, content=""):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+JSONL = '{0}{{"query": "Hallo, du", "response": "你好\\nund mehr"}}\n\n{{"query": "2", "response": "zwei"}}'
+JSON = '{0}[{{"query": "Hallo, du", "response": "你好\\nund mehr"}},\n {{"query": "2", "response": "zwei"}}]'
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "bom"])
+@pytest.mark.parametrize(
+    ("name", "text", "places"),
+    [
+        ("d.jsonl", JSONL, [":1", ":3"]),
+        ("d.json", JSON, [": record 1", ": record 2"]),
+        ("d.json", JSONL, [":1", ":3"]),
+        ("d.csv", CSV, [":3", ":4"]),
+        ("d.tsv", CSV.replace("query,", "query\t").replace('",', '"\t').replace("2,", "2\t"), [":3", ":4"]),
+    ],
+    ids=["jsonl", "json", "jsonl named json", "csv", "tsv"],
+)
+def test_every_format_gives_the_same_records_with_their_places(path_of, name, text, places, mark):
+    path = path_of(name, text.format(mark))
+    records = list(read_records(path))
+    assert [record.pop(SOURCE) for record in records] == [f"{path}{place}" for place in places]
+    assert records == RECORDS
+
+
+def test_parquet_is_read_with_the_number_of_each_record(tmp_path):
+    write_parquet(tmp_path / "d.parquet")
+    records = list(read_records(tmp_path / "d.parquet"))
+    assert [record.pop(SOURCE) for record in records] == [f"{tmp_path}/d.parquet: record {n}" for n in (1, 2)]
+    assert records == RECORDS
+
+
+def test_windows_line_ends_and_separators_inside_text_are_no_new_records(path_of):
+    path = path_of("d.jsonl", '{"query": "a\u2028b"}\r\n{"query": "c"}\r\n')
+    assert [record["query"] for record in read_records(path)] == ["a\u2028b", "c"]
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\x0b", "\x85", "\x1c"], ids=ascii)
+def test_only_a_line_end_ends_a_csv_row(path_of, separator):
+    path = path_of("d.csv", f"query,response\na{separator}b,c\n")
+    assert [(record["query"], record[SOURCE]) for record in read_records(path)] == [(f"a{separator}b", f"{path}:2")]
+
+
+def test_a_csv_cell_may_be_as_long_as_a_book(path_of):
+    text = "x" * 200_000
+    assert [record["query"] for record in read_records(path_of("d.csv", f"query\n{text}\n"))] == [text]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "place", "expected"),
+    [
+        ("d.jsonl", '{"query": "a"}\n{"query": \n', "d.jsonl:2", '"query"'),
+        ("d.jsonl", '{"query": "a"}\n[1, 2]\n', "d.jsonl:2", "expected an object"),
+        ("d.json", '[{"query": "a"}, 3]', "d.json: record 2", "expected an object"),
+        ("d.json", '{"query": {"a": 1}}', "d.json", "expected a list"),
+        ("d.json", "[1,", "d.json", "malformed JSON"),
+        ("d.csv", "query,response\na,b\nc,d,e\n", "d.csv:3", "2"),
+    ],
+)
+def test_a_malformed_record_is_named_with_its_place_and_what_was_expected(path_of, name, text, place, expected, fails):
+    error = fails(DataError, lambda: list(read_records(path_of(name, text))))
+    assert (place in error.problem, expected in str(error)) == (True, True)
+
+
+def test_a_malformed_line_is_shown_cut_short(path_of, fails):
+    problem = fails(DataError, lambda: list(read_records(path_of("d.jsonl", "{" + "x" * 5000)))).problem
+    assert ("character 2" in problem, len(problem) < 300) == (True, True)
+
+
+def test_records_before_a_malformed_line_are_read(path_of):
+    records = read_records(path_of("d.jsonl", '{"query": "a"}\n{\n'))
+    assert next(records)["query"] == "a"
+
+
+def test_a_folder_is_read_in_sorted_order_with_everything_below(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/z.jsonl").write_text('{"query": "second"}')
+    (tmp_path / "a.json").write_text('[{"query": "first"}]')
+    (tmp_path / "README.md").write_text("no data")
+    assert [record["query"] for record in read_records(tmp_path)] == ["first", "second"]
+
+
+def test_a_folder_without_data_says_what_was_expected(tmp_path, fails):
+    error = fails(DataError, lambda: list(read_records(tmp_path)))
+    assert (str(tmp_path) in error.problem, ".jsonl" in error.fix) == (True, True)
+
+
+def test_an_unknown_suffix_says_what_was_expected(path_of, fails):
+    error = fails(DataError, lambda: list(read_records(path_of("d.xlsx"))))
+    assert ("'.xlsx'" in error.problem, ".jsonl" in error.fix) == (True, True)
+
+
+@pytest.mark.parametrize("name", ["d.jsonl", "d.csv", "d.parquet"])
+def test_a_missing_file_is_named(tmp_path, name, fails):
+    problem = fails(DataError, lambda: list(read_records(tmp_path / name))).problem
+    assert (name in problem, "No such file" in problem) == (True, True)
+
+
+@pytest.mark.parametrize(("name", "content"), [("d.jsonl", b'{"query": "\xff"}'), ("d.parquet", b"PAR1 but no")])
+def test_a_file_of_another_encoding_or_format_is_named(path_of, name, content, fails):
+    assert name in fails(DataError, lambda: list(read_records(path_of(name, content)))).problem
