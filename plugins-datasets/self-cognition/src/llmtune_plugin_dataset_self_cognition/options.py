@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from llmtune.api import Section
 from pydantic import Field, field_validator
+
+from llmtune.api import Section
 
 
 class SelfCognitionOptions(Section):

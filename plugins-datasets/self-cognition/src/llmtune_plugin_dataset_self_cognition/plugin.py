@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from llmtune.api import Preprocessor, Row, RunContext, hookimpl
-
 from llmtune_plugin_dataset_self_cognition.options import SelfCognitionOptions
 
 _LANGUAGES = ("zh", "en")

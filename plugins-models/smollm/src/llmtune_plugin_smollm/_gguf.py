@@ -52,7 +52,9 @@ def _write_tokenizer(gguf: Path, folder: Path) -> None:
     from transformers import AutoConfig, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    split = Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True)])
+    split = Sequence(
+        [Digits(individual_digits=True), ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True)]
+    )
     tokenizer.backend_tokenizer.pre_tokenizer = split  # type: ignore[union-attr]
     tokenizer.backend_tokenizer.post_processor = None  # type: ignore[union-attr]
     tokenizer.save_pretrained(folder)
