@@ -76,7 +76,9 @@ def tests(session: nox.Session) -> None:
     """Run all tests; models are fetched once into .nox/llmtune-cache."""
     install(session, *TEST_TOOLS)
     cache = ROOT / ".nox" / "llmtune-cache"
-    session.run("pytest", *session.posargs, env={"LLMTUNE_CACHE": str(cache), "OMP_NUM_THREADS": "2"})
+    # Two workers with one thread each: threads that wait for each other are slow on tiny models.
+    words = ("pytest", "-n", "2", "--dist", "loadfile", *session.posargs)
+    session.run(*words, env={"LLMTUNE_CACHE": str(cache), "OMP_NUM_THREADS": "1"})
 
 
 @nox.session

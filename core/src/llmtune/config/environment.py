@@ -47,6 +47,11 @@ def world() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def local_rank() -> int:
+    """LOCAL_RANK as torchrun sets it: the number of this process's GPU."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 def terminal_width() -> int | None:
     """COLUMNS, where a user or a test sets the width of the output."""
     value = os.environ.get("COLUMNS", "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from llmtune.config.environment import local_rank
 from llmtune.errors import UsageError
 from llmtune.specs import LoadedModel, LoadOptions
 
@@ -32,9 +33,17 @@ def _weights(folder: Path, options: LoadOptions) -> Any:
         dtype=options.torch_dtype,
         attn_implementation=_attention(options.use_flash_attn),
         use_safetensors=True,
+        device_map=_device_map(),
         trust_remote_code=options.trust_remote_code,
         **options.kwargs,
     )
+
+
+def _device_map() -> dict[str, str] | None:
+    """This process's own GPU; None leaves the model on the CPU."""
+    import torch
+
+    return {"": f"cuda:{local_rank()}"} if torch.cuda.is_available() else None
 
 
 def _attention(use_flash_attn: bool | None) -> str:

@@ -1,4 +1,4 @@
-"""Callbacks of the loop: progress, polite stops, evaluation at the end, llmtune's own callbacks."""
+"""Callbacks of the loop: progress, polite stops, llmtune's own callbacks."""
 
 from __future__ import annotations
 
@@ -22,17 +22,6 @@ class StopWhenAsked(TrainerCallback):
         if self.request:
             control.should_save = True
             control.should_training_stop = True
-
-
-class EvaluateAtEnd(TrainerCallback):
-    """Measures the validation loss of the last step too, so that the last checkpoint can be the best."""
-
-    def __init__(self, wanted: bool) -> None:
-        self.wanted = wanted
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.wanted and args.eval_strategy != "no" and state.global_step >= state.max_steps:
-            control.should_evaluate = True
 
 
 class Progress(TrainerCallback):

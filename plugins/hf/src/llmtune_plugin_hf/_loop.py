@@ -46,13 +46,14 @@ class Loop(Trainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Return the loss per target token over the whole validation set."""
+        """Return the loss per target token over the whole validation set; training goes on as if it had not been."""
         was_training = self.model.training
         self.model.eval()
         sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
-        for batch in self.get_eval_dataloader(eval_dataset):
-            total, count = summed_loss(self.model, self._base, self._prepare_inputs(batch))
-            sums += torch.stack([total.double(), count.double()])
+        with torch.random.fork_rng():  # each pass over a DataLoader draws a seed
+            for batch in self.get_eval_dataloader(eval_dataset):
+                total, count = summed_loss(self.model, self._base, self._prepare_inputs(batch))
+                sums += torch.stack([total.double(), count.double()])
         total, count = self.accelerator.reduce(sums, "sum")
         self.model.train(was_training)
         metrics = {f"{metric_key_prefix}_loss": (total / count).item()}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from transformers import TrainingArguments
 from transformers.integrations import TensorBoardCallback, get_available_reporting_integrations
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from llmtune.api import RunResult, Trainer, TrainingJob, checkpoint, stop_requests
-from llmtune_plugin_hf._callbacks import EvaluateAtEnd, Forward, Progress, StopWhenAsked
+from llmtune_plugin_hf._callbacks import Forward, Progress, StopWhenAsked
 from llmtune_plugin_hf._collate import Collate
 from llmtune_plugin_hf._loop import Loop
 
@@ -35,7 +36,6 @@ def make_loop(job: TrainingJob) -> Loop:
     loop = Loop(job, args=training_arguments(job), data_collator=Collate(job.tokenizer.pad_token_id))
     for default in (PrinterCallback, ProgressCallback):
         loop.remove_callback(default)
-    loop.add_callback(EvaluateAtEnd(bool(job.eval_rows)))
     loop.add_callback(Progress(show=not job.settings.disable_tqdm))
     loop.add_callback(Forward(job.callbacks))
     if board := tensorboard(job):
@@ -46,7 +46,7 @@ def make_loop(job: TrainingJob) -> Loop:
 def training_arguments(job: TrainingJob) -> TrainingArguments:
     """Translate the resolved settings to transformers' names."""
     settings, evaluation = job.settings, job.evaluation
-    on_cpu = next(job.model.parameters()).device.type == "cpu"
+    on_cpu = not torch.cuda.is_available()
     return TrainingArguments(
         output_dir=str(job.folder),
         seed=settings.seed,

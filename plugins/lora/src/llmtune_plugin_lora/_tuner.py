@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from llmtune.api import CheckpointError, RunContext, Tuner
+from llmtune_plugin_lora._precision import keep_whole_layers_in_fp32
 from llmtune_plugin_lora._targets import modules_to_save, target_modules
 from llmtune_plugin_lora.options import LoraOptions
 
@@ -24,10 +25,10 @@ class LoraTuner(Tuner):
     def prepare(self, model: Any) -> Any:
         adapted = get_peft_model(model, self._config(model))
         if self.options.lora_dtype != "AUTO":
-            for parameter in adapted.parameters():
-                if parameter.requires_grad:
+            for name, parameter in adapted.named_parameters():
+                if "lora_" in name:
                     parameter.data = parameter.data.to(_DTYPES[self.options.lora_dtype])
-        return adapted
+        return keep_whole_layers_in_fp32(adapted)
 
     def _config(self, model: Any) -> LoraConfig:
         options = self.options
@@ -55,7 +56,7 @@ class LoraTuner(Tuner):
             raise CheckpointError(
                 f"{folder} holds no LoRA adapter (adapter_config.json is missing)", fix="check --sft_type"
             )
-        return PeftModel.from_pretrained(model, folder, is_trainable=trainable)
+        return keep_whole_layers_in_fp32(PeftModel.from_pretrained(model, folder, is_trainable=trainable))
 
     def merge(self, model: Any) -> Any:
         return model.merge_and_unload()

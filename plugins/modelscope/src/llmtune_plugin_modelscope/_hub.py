@@ -8,15 +8,19 @@ from typing import Literal
 from modelscope_hub.compat import snapshot_download
 from modelscope_hub.config import get_default_config
 from modelscope_hub.errors import CacheNotFound, HubError, NotExistError
+from requests import HTTPError
 
 from llmtune.api import Hub, HubUnreachable, NotInCache, UnknownName
 
 _UNWANTED = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.tflite"]
 _SECONDS_TO_CONNECT = 5
+_COMPLETE = ".llmtune-complete"
 
 
 class ModelScopeHub(Hub):
-    """Snapshots live in the SDK's own cache.
+    """Snapshots live in the SDK's own cache, with a mark in those that were downloaded to the end.
+
+    The SDK takes any folder that is not empty for a copy, also that of an interrupted download.
 
     `modelscope_hub` is the part of the SDK that talks to the hub; importing `modelscope` itself
     takes 3 s.
@@ -37,10 +41,16 @@ class ModelScopeHub(Hub):
             )
         except CacheNotFound as error:
             raise NotInCache(f"{repo} is not in the cache of modelscope") from error
-        except NotExistError as error:
-            raise UnknownName(f"modelscope has no {kind} {repo!r}") from error
+        except HTTPError as error:  # how the SDK reports what its own NotExistError caused
+            if isinstance(error.__cause__, NotExistError):
+                raise UnknownName(f"modelscope has no {kind} {repo!r}") from error
+            raise HubUnreachable(f"ModelScope failed for {kind} {repo}: {error}") from error
         except (HubError, OSError) as error:
             raise HubUnreachable(f"ModelScope failed for {kind} {repo}: {error}") from error
+        mark = Path(folder) / _COMPLETE
+        if cached_only and not mark.exists():
+            raise NotInCache(f"the copy of {repo} in the cache may be incomplete")
+        mark.touch()
         return Path(folder)
 
 

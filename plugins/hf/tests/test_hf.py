@@ -1,0 +1,400 @@
+"""The trainer `hf`: the loss it minimises, evaluation, checkpoints, resuming, polite stops."""
+
+import dataclasses
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from llmtune.config.evaluation import EvaluationSection
+from llmtune.config.training import TrainingSection
+from llmtune.interfaces.trainer import TrainingJob
+from llmtune.testing import ManifestTests, create, load_tiny, one_thread, tiny_model
+from llmtune.train import checkpoint
+from llmtune_plugin_hf._collate import Collate
+from llmtune_plugin_hf._loss import summed_loss
+
+PAD = 0
+
+
+class TestManifest(ManifestTests):
+    @pytest.fixture
+    def manifest(self):
+        return Path(__file__).parents[1] / "src" / "llmtune_plugin_hf" / "llmtune-plugin.toml"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+def make_rows(count, *, seed=0, weights=None):
+    """Rows of different lengths with different numbers of targets, each after a prompt."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for number in range(count):
+        ids = torch.randint(3, 250, (6 + 5 * (number % 4),), generator=generator).tolist()
+        prompt = 2 + number % 3
+        row = {"input_ids": ids, "labels": [-100] * prompt + ids[prompt:]}
+        rows.append({**row, "loss_weights": [weights] * len(ids)} if weights is not None else row)
+    return rows
+
+
+class Log:
+    """A callback that keeps what is logged."""
+
+    def __init__(self):
+        self.lines = []
+
+    def on_log(self, step, values):
+        self.lines.append((step, values))
+
+    def values(self, name):
+        return {step: line[name] for step, line in self.lines if name in line}
+
+
+@pytest.fixture
+def make_job(folder, tmp_path):
+    """Builds a job on a fresh base model with `sft_type`; keywords are training settings."""
+
+    def make(rows, *, name="run", sft_type="full", options=None, eval_rows=(), resume_from=None, **settings):
+        tuner = create("tuner", sft_type, options)
+        torch.manual_seed(0)
+        loaded = load_tiny(folder)
+        model = tuner.load(loaded.model, resume_from, trainable=True) if resume_from else tuner.prepare(loaded.model)
+        evaluation = {key: settings.pop(key) for key in list(settings) if key in EvaluationSection.model_fields}
+        run_folder = tmp_path / name
+        run_folder.mkdir(exist_ok=True)
+        defaults = {
+            "gradient_checkpointing": False,
+            "gradient_accumulation_steps": 1,
+            "logging_steps": 1,
+            "learning_rate": 1e-2,
+            "lr_scheduler_type": "constant",
+            "warmup_ratio": 0.0,
+            "weight_decay": 0.0,
+            "max_grad_norm": 0.0,
+            "report_to": ["none"],
+            "save_strategy": "no",
+            "disable_tqdm": True,
+        }
+        return TrainingJob(
+            model=model,
+            tokenizer=loaded.tokenizer,
+            tuner=tuner,
+            train_rows=rows,
+            eval_rows=list(eval_rows),
+            settings=TrainingSection(**{**defaults, **settings}),
+            evaluation=EvaluationSection(**evaluation),
+            folder=run_folder,
+            resume_from=resume_from,
+            callbacks=[Log()],
+            write_extras=lambda path: None,
+            checkpoint_saved=lambda path: None,
+        )
+
+    return make
+
+
+def fit(job):
+    return create("trainer", "hf").fit(job)
+
+
+def token_losses(model, row):
+    """Return the loss of each target token of one row, from the full logits."""
+    ids, labels = (torch.tensor([row[key]]) for key in ("input_ids", "labels"))
+    model.eval()
+    with torch.no_grad():
+        logits = model(input_ids=ids).logits[0, :-1]
+    losses = F.cross_entropy(logits, labels[0, 1:], ignore_index=-100, reduction="none")
+    return losses[labels[0, 1:] != -100]
+
+
+def weights_of(model):
+    return torch.cat([value.detach().flatten() for value in model.parameters()])
+
+
+class TestLoss:
+    def test_the_loss_of_a_step_is_the_mean_over_all_its_target_tokens(self, make_job):
+        rows = make_rows(4)
+        job = make_job(rows, batch_size=1, gradient_accumulation_steps=4, max_steps=1)
+        expected = torch.cat([token_losses(job.model, row) for row in rows]).mean().item()
+        fit(job)
+        assert job.callbacks[0].values("loss")[1] == pytest.approx(expected, abs=1e-4)
+
+    @pytest.mark.parametrize(("optim", "atol"), [("sgd", 1e-6), ("adamw_torch", 1e-5)])
+    def test_accumulated_small_batches_train_as_one_large_batch(self, make_job, optim, atol):
+        """AdamW divides by the gradient's size, which makes rounding errors larger; a step is 1e-3 there."""
+        rows, settings = make_rows(12), {"optim": optim, "max_steps": 3, "learning_rate": 1e-3}
+        large = make_job(rows, batch_size=4, gradient_accumulation_steps=1, **settings)
+        small = make_job(rows, batch_size=1, gradient_accumulation_steps=4, **settings)
+        mixed = make_job(rows, batch_size=2, gradient_accumulation_steps=2, **settings)
+        start = weights_of(large.model).clone()
+        for job in (large, small, mixed):
+            fit(job)
+        assert (weights_of(large.model) - start).abs().max() > 1e-5, "nothing was trained"
+        for job in (small, mixed):
+            torch.testing.assert_close(weights_of(job.model), weights_of(large.model), atol=atol, rtol=0)
+
+    def test_the_gradient_is_that_of_the_mean_over_target_tokens(self, make_job, folder):
+        rows = make_rows(4)
+        job = make_job(rows, batch_size=2, gradient_accumulation_steps=2, max_steps=1, optim="sgd", learning_rate=1.0)
+        fit(job)
+        model = load_tiny(folder).model.train()
+        total, count = torch.zeros(()), 0
+        for row in rows:
+            ids, labels = torch.tensor([row["input_ids"]]), torch.tensor(row["labels"])[1:]
+            logits = model(input_ids=ids).logits[0, :-1]
+            total = total + F.cross_entropy(logits, labels, ignore_index=-100, reduction="sum")
+            count += int((labels != -100).sum())
+        (total / count).backward()
+        expected = torch.cat([(value - value.grad).flatten() for value in model.parameters()])
+        torch.testing.assert_close(weights_of(job.model), expected.detach(), atol=1e-6, rtol=0)
+
+    def test_a_label_on_the_first_token_counts_nowhere(self, make_job):
+        """Nothing predicts it; --truncation_strategy truncation_left cuts rows that start so."""
+        rows = make_rows(4)
+        cut = [{**row, "labels": [row["input_ids"][0], *row["labels"][1:]]} for row in rows]
+        jobs = [make_job(some, batch_size=1, gradient_accumulation_steps=4, max_steps=1) for some in (rows, cut)]
+        for job in jobs:
+            fit(job)
+        first, second = (job.callbacks[0].values("loss")[1] for job in jobs)
+        assert second == pytest.approx(first, abs=1e-6)
+
+    def test_loss_weights_scale_the_loss_of_their_tokens(self, make_job):
+        plain, double = (
+            make_job(make_rows(4, weights=weight), batch_size=2, gradient_accumulation_steps=2, max_steps=1)
+            for weight in (1.0, 2.0)
+        )
+        for job in (plain, double):
+            fit(job)
+        first, second = (job.callbacks[0].values("loss")[1] for job in (plain, double))
+        assert second == pytest.approx(2 * first, rel=1e-4)
+
+    def test_rows_without_weights_have_weight_one_beside_others(self, folder):
+        model = load_tiny(folder).model
+        weighted, plain = make_rows(2, weights=0.25)[0], make_rows(2)[1]
+        total, count = summed_loss(model, model, Collate(PAD)([weighted, plain]))
+        expected = 0.25 * token_losses(model, weighted).sum() + token_losses(model, plain).sum()
+        assert total.item() == pytest.approx(expected.item(), abs=1e-4)
+        assert count.item() == len(token_losses(model, weighted)) + len(token_losses(model, plain))
+
+    def test_the_head_on_target_positions_alone_gives_the_same_loss_and_gradient(self, folder):
+        losses, gradients = [], []
+        for signature in ("keeps", "full"):
+            model = load_tiny(folder).model
+            base = model if signature == "keeps" else nn.Identity()  # has no logits_to_keep
+            total, count = summed_loss(model, base, Collate(PAD)(make_rows(4)))
+            (total / count).backward()
+            losses.append(total.item())
+            gradients.append(torch.cat([value.grad.flatten() for value in model.parameters()]))
+        assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+        torch.testing.assert_close(gradients[0], gradients[1], atol=1e-6, rtol=0)
+
+    def test_the_head_runs_on_target_positions_alone(self, folder):
+        model, seen = load_tiny(folder).model, []
+        model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[1]))
+        batch = Collate(PAD)(make_rows(4))
+        summed_loss(model, model, batch)
+        assert seen == [int((batch["labels"][:, 1:] != -100).any(dim=0).sum())]
+
+    def test_a_batch_without_a_target_has_no_loss_and_no_nan(self, folder):
+        model = load_tiny(folder).model
+        row = make_rows(1)[0]
+        total, count = summed_loss(model, model, Collate(PAD)([{**row, "labels": [-100] * len(row["labels"])}]))
+        assert (total.item(), count.item()) == (0.0, 0)
+
+
+class TestCollate:
+    def test_padding_is_masked_and_never_a_target(self):
+        short, long = make_rows(2)
+        batch = Collate(PAD)([short, long])
+        size = len(short["input_ids"])
+        assert batch["input_ids"][0].tolist() == short["input_ids"] + [PAD] * (len(long["input_ids"]) - size)
+        assert batch["labels"][0, size:].eq(-100).all()
+        assert batch["attention_mask"].sum(dim=1).tolist() == [size, len(long["input_ids"])]
+
+    def test_the_loss_of_a_row_does_not_depend_on_its_batch(self, folder):
+        model, rows = load_tiny(folder).model.eval(), make_rows(4)
+        together = summed_loss(model, model, Collate(PAD)(rows))[0].item()
+        alone = sum(summed_loss(model, model, Collate(PAD)([row]))[0].item() for row in rows)
+        assert together == pytest.approx(alone, abs=1e-3)
+
+
+class TestEvaluation:
+    @pytest.mark.parametrize("size", [1, 2, 5])
+    def test_the_loss_is_per_token_over_the_whole_set(self, make_job, size):
+        held_out = make_rows(5, seed=1)
+        job = make_job(make_rows(4), eval_rows=held_out, eval_batch_size=size, max_steps=1, learning_rate=1e-12)
+        expected = torch.cat([token_losses(job.model, row) for row in held_out]).mean().item()
+        result = fit(job)
+        assert result.metrics["eval_loss"] == pytest.approx(expected, abs=1e-5)
+
+    def test_the_last_step_is_evaluated_too(self, make_job):
+        job = make_job(make_rows(4), eval_rows=make_rows(2, seed=1), max_steps=5, eval_steps=2)
+        fit(job)
+        assert sorted(job.callbacks[0].values("eval_loss")) == [2, 4, 5]
+
+    def test_evaluating_does_not_change_what_is_trained(self, make_job):
+        without = make_job(make_rows(8), max_steps=4)
+        often = make_job(make_rows(8), eval_rows=make_rows(3, seed=1), eval_steps=1, max_steps=4)
+        for job in (without, often):
+            fit(job)
+        assert torch.equal(weights_of(without.model), weights_of(often.model))
+
+
+class TestCheckpoints:
+    def test_the_best_has_the_lowest_validation_loss(self, make_job):
+        """At this learning rate the loss falls, then explodes."""
+        settings = {"learning_rate": 0.1, "max_steps": 6, "save_strategy": "steps", "save_steps": 1, "eval_steps": 1}
+        job = make_job(make_rows(8), eval_rows=make_rows(3, seed=1), save_total_limit=-1, **settings)
+        result = fit(job)
+        losses = job.callbacks[0].values("eval_loss")
+        assert checkpoint.step_of(result.best_checkpoint) == min(losses, key=losses.get)
+        assert result.last_checkpoint.name == "checkpoint-6"
+
+    def test_each_is_complete_and_the_limit_keeps_best_and_last(self, make_job):
+        settings = {"max_steps": 5, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 2}
+        job = make_job(make_rows(8), eval_rows=make_rows(2, seed=1), eval_steps=1, **settings)
+        result = fit(job)
+        kept = checkpoint.complete_checkpoints(job.folder)
+        assert len(kept) == 2
+        assert {result.best_checkpoint, result.last_checkpoint} <= set(kept)
+
+    def test_the_extras_are_inside_and_the_callback_sees_the_complete_folder(self, make_job):
+        job, seen = make_job(make_rows(4), max_steps=2, save_strategy="steps", save_steps=2), []
+        job = dataclasses.replace(
+            job,
+            write_extras=lambda path: (path / "extra.json").write_text("{}") and None,
+            checkpoint_saved=lambda path: seen.append((path.name, checkpoint.problem(path))),
+        )
+        fit(job)
+        assert seen == [("checkpoint-2", "")]
+        assert (job.folder / "checkpoint-2" / "extra.json").exists()
+
+    def test_a_model_alone_is_saved_without_the_optimizer(self, make_job):
+        job = make_job(make_rows(4), max_steps=1, save_strategy="steps", save_steps=1, save_only_model=True)
+        fit(job)
+        assert not list((job.folder / "checkpoint-1").glob("*.pt"))
+
+
+class TestResuming:
+    SETTINGS = {  # noqa: RUF012
+        "sft_type": "lora",
+        "options": {"lora_dropout": 0.3, "target_modules": ["ALL"]},
+        "batch_size": 2,
+        "max_steps": 6,
+        "lr_scheduler_type": "cosine",
+        "weight_decay": 0.01,
+        "max_grad_norm": 1.0,
+        "save_strategy": "steps",
+        "save_steps": 3,
+        "eval_steps": 2,
+        "gradient_checkpointing": True,
+    }
+
+    def job(self, make_job, **more):
+        """Eight rows in batches of two: six steps end in the middle of the second epoch."""
+        job = make_job(make_rows(8), eval_rows=make_rows(2, seed=1), **{**self.SETTINGS, **more})
+        job.model.enable_input_require_grads()
+        return job
+
+    def resumed(self, make_job, whole):
+        """Train the second half from a copy of the middle checkpoint, as if nothing else were left."""
+        middle = whole.folder.with_name("resumed") / "checkpoint-3"
+        shutil.copytree(whole.folder / "checkpoint-3", middle)
+        return self.job(make_job, name="resumed", resume_from=middle)
+
+    def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(self, make_job):
+        whole = self.job(make_job)
+        fit(whole)
+        rest = self.resumed(make_job, whole)
+        result = fit(rest)
+        assert result.steps == 6
+        assert torch.equal(weights_of(rest.model), weights_of(whole.model))
+        saved, expected = (job.folder / "checkpoint-6" / "adapter_model.safetensors" for job in (rest, whole))
+        assert saved.read_bytes() == expected.read_bytes()
+
+    def test_it_logs_what_the_uninterrupted_run_logged(self, make_job):
+        whole = self.job(make_job)
+        fit(whole)
+        rest = self.resumed(make_job, whole)
+        fit(rest)
+        for name in ("loss", "eval_loss", "learning_rate", "grad_norm"):
+            expected = {step: value for step, value in whole.callbacks[0].values(name).items() if step > 3}
+            assert rest.callbacks[0].values(name) == expected
+
+
+class Press:
+    """A callback that presses Ctrl-C when step `step` is logged."""
+
+    def __init__(self, step, number=signal.SIGINT):
+        self.step, self.number = step, number
+
+    def on_log(self, step, values):
+        if step == self.step and "loss" in values:
+            os.kill(os.getpid(), self.number)
+
+
+class TestStopping:
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_signal_saves_and_stops(self, make_job, number):
+        job = make_job(make_rows(8), max_steps=8, save_strategy="steps", save_steps=8)
+        job.callbacks.append(Press(2, number))
+        result = fit(job)
+        assert result.stop_signal == number
+        assert result.steps == 3  # the signal came when step 2 was over
+        assert result.last_checkpoint == job.folder / "checkpoint-3"
+        assert not checkpoint.problem(result.last_checkpoint)
+
+    def test_a_run_that_ends_says_so(self, make_job):
+        assert fit(make_job(make_rows(4), max_steps=2)).stop_signal is None
+
+    def test_the_handlers_of_before_come_back(self, make_job):
+        before = signal.getsignal(signal.SIGINT)
+        fit(make_job(make_rows(4), max_steps=1))
+        assert signal.getsignal(signal.SIGINT) is before
+
+    def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(self, make_job):
+        tests = TestResuming()
+        whole = tests.job(make_job)
+        fit(whole)
+        stopped = tests.job(make_job, name="stopped", save_steps=6)
+        stopped.callbacks.append(Press(3))
+        saved = fit(stopped).last_checkpoint
+        assert saved.name == "checkpoint-4"
+        rest = tests.job(make_job, name="stopped", resume_from=saved)
+        fit(rest)
+        assert torch.equal(weights_of(rest.model), weights_of(whole.model))
+
+
+class TestProgress:
+    def test_without_a_bar_every_logged_step_is_a_line(self, make_job, capsys):
+        job = make_job(make_rows(4), eval_rows=make_rows(2, seed=1), max_steps=2, eval_steps=2)
+        fit(job)
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split(":")[0] for line in lines if "eval_loss" not in line] == ["step 1", "step 2"]
+        assert [line.split(",")[0].split(" ")[2] for line in lines if "eval_loss" in line] == ["eval_loss"]
+
+    def test_a_bar_counts_the_steps(self, make_job, capsys):
+        fit(make_job(make_rows(4), max_steps=2, disable_tqdm=False))
+        assert "2/2" in capsys.readouterr().err
+
+
+def test_tensorboard_files_go_where_they_are_wanted(make_job, tmp_path):
+    default = make_job(make_rows(4), max_steps=1, report_to=["tensorboard"])
+    chosen = make_job(make_rows(4), max_steps=1, report_to=["tensorboard"], logging_dir=str(tmp_path / "elsewhere"))
+    for job, place in ((default, default.folder / "runs"), (chosen, tmp_path / "elsewhere")):
+        fit(job)
+        assert list(place.glob("events.out.tfevents.*"))
