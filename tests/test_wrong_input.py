@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -116,13 +117,11 @@ check_writable(Path(sys.argv[1]))
 """
 
 
-def test_an_output_folder_without_permission(tmp_path_factory: pytest.TempPathFactory) -> None:
-    locked = tmp_path_factory.mktemp("locked")
-    for folder in (locked.parent, locked.parent.parent):
-        folder.chmod(0o755)  # pytest's folders are closed to other users
-    locked.chmod(0o555)
-    command = [sys.executable, "-c", WITHOUT_PERMISSION, str(locked / "output")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def test_an_output_folder_without_permission() -> None:
+    with tempfile.TemporaryDirectory() as locked:  # pytest's own folders are closed to other users
+        Path(locked).chmod(0o555)
+        command = [sys.executable, "-c", WITHOUT_PERMISSION, f"{locked}/output"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "OutputError" in done.stderr
     assert "Permission denied" in done.stderr
     assert f"chmod u+w {locked}" in done.stderr

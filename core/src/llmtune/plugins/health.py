@@ -55,9 +55,14 @@ OK = Finding(state="ok")
 def state_of(plugin: Plugin, catalogue: Catalogue, memory: Mapping[str, Finding]) -> Finding:
     """Return what is known about `plugin` without importing it."""
     if plugin.state != "ok":
-        return Finding(state=plugin.state, reason=plugin.reason, fix=plugin.fix)
+        return _given_up(plugin)
     static = _static_problem(plugin)
     return memory.get(_key(plugin)) or static or _conflict(plugin, catalogue) or OK
+
+
+def _given_up(plugin: Plugin) -> Finding:
+    fix = _reinstall(plugin) if plugin.state == "broken" else ""
+    return Finding(state=plugin.state, reason=plugin.reason, fix=plugin.fix or fix)
 
 
 def _conflict(plugin: Plugin, catalogue: Catalogue) -> Finding | None:
@@ -118,7 +123,7 @@ def _reinstall(plugin: Plugin) -> str:
 def examine(plugin: Plugin, catalogue: Catalogue) -> Finding:
     """Import the plugin in a process of its own, and check its requirements and its names."""
     if plugin.state != "ok":
-        return Finding(state=plugin.state, reason=plugin.reason, fix=plugin.fix or _reinstall(plugin))
+        return _given_up(plugin)
     from llmtune.plugins.requirements import missing_requirements
 
     requires = {

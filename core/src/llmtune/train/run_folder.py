@@ -17,12 +17,14 @@ from llmtune.errors import OutputError
 def check_writable(output_dir: Path) -> None:
     """Raise `OutputError` unless files can be created in `output_dir`; leaves nothing behind."""
     existing = output_dir
-    while not existing.exists():
-        existing = existing.parent
-    if not existing.is_dir():
-        raise OutputError(f"--output_dir {output_dir}: {existing} is not a folder", fix="choose another --output_dir")
-    probe = existing / f".llmtune-{os.getpid()}"
     try:
+        while not existing.exists():
+            existing = existing.parent
+        if not existing.is_dir():
+            raise OutputError(
+                f"--output_dir {output_dir}: {existing} is not a folder", fix="choose another --output_dir"
+            )
+        probe = existing / f".llmtune-{os.getpid()}"
         probe.touch()
         probe.unlink()
     except OSError as error:

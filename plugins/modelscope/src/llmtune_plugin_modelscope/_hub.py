@@ -50,7 +50,8 @@ class ModelScopeHub(Hub):
         mark = Path(folder) / _COMPLETE
         if cached_only and not mark.exists():
             raise NotInCache(f"the copy of {repo} in the cache may be incomplete")
-        mark.touch()
+        if not mark.exists():
+            mark.touch()
         return Path(folder)
 
 
