@@ -33,6 +33,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--batch_size", type=int, default=1)
+    parser.add_argument(
+        "--model_id_or_path", help="a folder with another model, e.g. a random one on a machine without hubs"
+    )
     parser.add_argument("--gradient_checkpointing", choices=["true", "false"], default="true")
     given = parser.parse_args()
     values = flags(given)
@@ -52,6 +55,7 @@ def flags(given: argparse.Namespace) -> dict[str, Any]:
     """Return the options of both loops; nothing is evaluated or saved meanwhile."""
     return {
         "model_type": "smollm2-135m-instruct",
+        "model_id_or_path": given.model_id_or_path,
         "dataset": ["self-cognition"],
         "model_name": ["小智", "Ada"],
         "model_author": ["团队", "The Ada team"],
