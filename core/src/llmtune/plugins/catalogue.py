@@ -117,7 +117,7 @@ class Catalogue:
     def conflicts(self) -> Iterator[tuple[str, str, list[Entry]]]:
         """Yield (kind, name, claims) for names with more than one installed owner."""
         for kind, names in self._index.items():
-            for name, claims in sorted(names.items()):
+            for name, claims in sorted(item for item in names.items() if len(item[1]) > 1):
                 owners = {claim.plugin.name for claim in claims if claim.plugin.local is None}
                 if len(owners) > 1:
                     yield kind, name, claims

@@ -13,7 +13,11 @@ _IGNORED = -100
 
 
 class Collate:
-    """Pads on the right. Yields int64 `input_ids`, `attention_mask`, `labels` (batch, length)."""
+    """Pads on the right. Yields int64 `input_ids`, `attention_mask`, `labels` (batch, length).
+
+    `keep` (K,) holds the positions before a target of any row. It is made here, on the CPU, because
+    finding it on a GPU would make every forward pass wait for the one before.
+    """
 
     def __init__(self, pad_token_id: int) -> None:
         self.pad_token_id = pad_token_id
@@ -24,6 +28,7 @@ class Collate:
             "input_ids": _padded([row["input_ids"] for row in rows], self.pad_token_id),
             "labels": _padded([row["labels"] for row in rows], _IGNORED),
         }
+        batch["keep"] = (batch["labels"][:, 1:] != _IGNORED).any(dim=0).nonzero().squeeze(-1)
         if min(lengths) < max(lengths):
             batch["attention_mask"] = _padded([[1] * length for length in lengths], 0)
         if any("loss_weights" in row for row in rows):

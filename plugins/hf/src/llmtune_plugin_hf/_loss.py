@@ -19,14 +19,13 @@ def summed_loss(model: Any, base: Any, inputs: dict[str, torch.Tensor]) -> tuple
 
     `inputs` holds `input_ids` (B, T), `labels` (B, T; -100 is not trained) and perhaps
     `attention_mask` and `loss_weights` (B, T). Position t predicts token t + 1. The head runs on the
-    K positions that have a target in any row: with V = 49k and a third of the tokens trained, it is
-    a large part of a small model's step (docs/performance.md).
+    K positions of `keep`, those before a target of any row: with V = 49k and half of the tokens trained,
+    it is a large part of a small model's step (docs/performance.md).
     """
     inputs = dict(inputs)
     targets_BT = inputs.pop("labels")[:, 1:]
-    weights = inputs.pop("loss_weights", None)
+    weights, keep_K = inputs.pop("loss_weights", None), inputs.pop("keep")
     if takes_logits_to_keep(base):
-        keep_K = (targets_BT != -100).any(dim=0).nonzero().squeeze(-1)
         logits_BKV = model(**inputs, use_cache=False, logits_to_keep=keep_K).logits
     else:
         keep_K = torch.arange(targets_BT.shape[1], device=targets_BT.device)
