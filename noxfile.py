@@ -94,7 +94,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types of core (strict) and of the plugins."""
-    install(session, "mypy", "types-PyYAML")
+    install(session, "mypy", "types-PyYAML", "pytest")
     session.run("mypy")
 
 
