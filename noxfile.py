@@ -93,9 +93,11 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the types of core (strict) and of the plugins."""
+    """Check the types of core and of every plugin, strictly."""
     install(session, "mypy", "types-PyYAML", "pytest")
     session.run("mypy")
+    modules = sorted(path.parent.name for folder in FOLDERS for path in ROOT.glob(f"{folder}/*/src/*/py.typed"))
+    session.run("mypy", *(word for module in modules for word in ("-p", module)))
 
 
 @nox.session

@@ -11,7 +11,7 @@ from rich.text import Text
 from llmtune.config.commands import InspectConfig
 from llmtune.config.environment import terminal_width
 from llmtune.data.report import DataReport
-from llmtune.errors import UsageError
+from llmtune.errors import DataError, UsageError
 from llmtune.interfaces.template import Template
 from llmtune.pipelines.prepare import find_model, load_model, make_template, prepare, row_loader
 from llmtune.plugins.catalogue import Catalogue
@@ -42,7 +42,11 @@ def inspect(config: InspectConfig, catalogue: Catalogue, values: Mapping[str, An
 
 def show_row(console: Console, number: int, row: Row, template: Template, tokenizer: Any, *, ids: bool) -> None:
     """Print one row: text with control tokens, trained and masked text told apart, then the ids."""
-    encoded = template.encode(row)
+    try:
+        encoded = template.encode(row)
+    except DataError as error:
+        console.print(f"row {number} ({row['source']}): {error.problem}", markup=False, style="bold red")
+        return
     targets = sum(label != -100 for label in encoded["labels"])
     console.print(
         f"row {number} ({row['source']}): {len(encoded['input_ids'])} tokens, {targets} trained",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import sys
 from collections.abc import Iterable, Mapping
@@ -79,6 +80,7 @@ def prepare(
     reported together, before anything is fetched or loaded.
     """
     choices = choose(config, catalogue, behaviours)
+    quiet_libraries()
     for entry in choices.entries():
         check_requirements(entry)
         add_options(config, entry, values)
@@ -97,6 +99,16 @@ def prepare(
     prepared = Prepared(config=config, choices=choices, manager=manager, run=run)
     resolve(prepared)
     return prepared
+
+
+def quiet_libraries() -> None:
+    """Keep out of the output what no user of llmtune can act on."""
+    # peft and accelerate import bitsandbytes wherever it is installed; it warns about an optional CPU kernel.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    if not sys.stderr.isatty():
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()  # a bar in a log file is a thousand lines
 
 
 def _silent(text: str) -> None:
@@ -221,10 +233,6 @@ def find_model(prepared: Prepared[Any]) -> ModelSpec:
 
 def load_model(prepared: Prepared[Any], spec: ModelSpec, *, weights: bool) -> LoadedModel:
     """Ask the owner of the model, with what the quantizer of the run adds."""
-    if not sys.stderr.isatty():
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()  # a bar in a log file is a thousand lines
     section = prepared.config.model
     quantizer: Quantizer | None = None
     if weights and "quantizer" in prepared.choices.behaviours:

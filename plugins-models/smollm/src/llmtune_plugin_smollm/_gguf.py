@@ -55,8 +55,8 @@ def _write_tokenizer(gguf: Path, folder: Path) -> None:
     split = Sequence(
         [Digits(individual_digits=True), ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True)]
     )
-    tokenizer.backend_tokenizer.pre_tokenizer = split  # type: ignore[union-attr]
-    tokenizer.backend_tokenizer.post_processor = None  # type: ignore[union-attr]
+    tokenizer.backend_tokenizer.pre_tokenizer = split
+    tokenizer.backend_tokenizer.post_processor = None
     tokenizer.save_pretrained(folder)
     settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     for key in ("is_local", "local_files_only", "name_or_path"):

@@ -19,12 +19,13 @@ class Loop(Trainer):
 
     # The loss is divided by the target tokens of the whole optimizer step already.
     loss_is_scaled_for_ga = True
+    control: Any
 
     def __init__(self, job: TrainingJob, **kwargs: Any) -> None:
         super().__init__(
             model=job.model,
-            train_dataset=job.train_rows,  # type: ignore[arg-type]
-            eval_dataset=job.eval_rows or None,  # type: ignore[arg-type]
+            train_dataset=job.train_rows,
+            eval_dataset=job.eval_rows or None,
             **kwargs,
         )
         self.job = job

@@ -41,7 +41,7 @@ class LoraTuner(Tuner):
             lora_dropout=options.lora_dropout,
             target_modules=options.target_regex or target_modules(options.target_modules, family, model),
             modules_to_save=modules_to_save(options.modules_to_save, model) or None,
-            init_lora_weights=init,  # type: ignore[arg-type]
+            init_lora_weights=init,
             bias=options.lora_bias_trainable,
             use_rslora=options.use_rslora,
             use_dora=options.use_dora,

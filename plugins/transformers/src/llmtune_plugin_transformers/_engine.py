@@ -57,7 +57,8 @@ class TransformersEngine(Engine):
 
     def _finished(self, request: GenerationRequest, ids: list[int]) -> Chunk:
         text = TextSoFar(self.tokenizer, request.stop_words)
-        stops, pieces = set(request.stop_token_ids), []
+        stops = set(request.stop_token_ids)
+        pieces: list[str] = []
         for token in ids:
             if token in stops or text.stopped:
                 return Chunk(
