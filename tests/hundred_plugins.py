@@ -1,4 +1,4 @@
-"""Write 100 installed plugins into a folder: 94 that work and 6 that are broken in five ways.
+"""Write 100 installed plugins into a folder: 93 that work and 7 that are broken in six ways.
 
 The files are those that pip writes for a wheel, so a folder on `sys.path` holds installed plugins.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-GOOD = 94
+GOOD = 93
 
 _MANIFEST = """\
 api = {api}
@@ -50,12 +50,21 @@ def write_plugins(site: Path) -> list[str]:
     for number in range(GOOD):
         _write(site, f"good-{number:02}")
     _write(site, "fails-on-import", plugin="import a_module_that_nobody_has\n" + _PLUGIN)
+    _write(site, "raises-on-import", plugin="1 / 0\n" + _PLUGIN)
     _write(site, "imports-torch", plugin="import torch\n" + _PLUGIN)
     _write(site, "broken-manifest", manifest="api = 1\n[model.half\n")
     _write(site, "newer-api", api=99)
     _write(site, "claims-first", tuner="claimed-twice")
     _write(site, "claims-second", tuner="claimed-twice")
-    return ["fails-on-import", "imports-torch", "broken-manifest", "newer-api", "claims-first", "claims-second"]
+    return [
+        "fails-on-import",
+        "raises-on-import",
+        "imports-torch",
+        "broken-manifest",
+        "newer-api",
+        "claims-first",
+        "claims-second",
+    ]
 
 
 def _write(

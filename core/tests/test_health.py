@@ -86,6 +86,17 @@ def test_a_heavy_import_at_module_level_is_found_without_importing(plugin_with, 
 
 @pytest.mark.parametrize("line", ["def f():\n    import torch", "import torchless", "from datasets_of_mine import x"])
 def test_an_import_in_a_function_or_of_another_name_is_not_heavy(plugin_with, line):
+    assert state_of(*plugin_with(line), {}).state != "slow"
+
+
+@pytest.mark.parametrize("line", ["import no_such_module_anywhere", "from no_such_module_anywhere.x import y"])
+def test_an_import_of_what_is_not_installed_is_found_without_importing(plugin_with, line):
+    finding = state_of(*plugin_with(f"import json\n{line}\n"), {})
+    assert (finding.state, "no_such_module_anywhere, which is not installed" in finding.reason) == ("broken", True)
+
+
+@pytest.mark.parametrize("line", ["try:\n    import no_such_module\nexcept ImportError:\n    pass", "import pluggy"])
+def test_a_guarded_or_installed_import_is_fine(plugin_with, line):
     assert state_of(*plugin_with(line), {}) == OK
 
 
@@ -119,7 +130,7 @@ def test_a_broken_manifest_and_a_switched_off_plugin_keep_their_reason(site, loo
 
 
 def test_what_the_doctor_found_is_remembered_until_the_plugin_changes(plugin_with, tmp_path):
-    plugin, catalogue = plugin_with("import no_such_module_anywhere\n")
+    plugin, catalogue = plugin_with("1 / 0\n")
     memory = tmp_path / "cache" / "health.json"
     assert state_of(plugin, catalogue, remembered(memory)) == OK
     remember(memory, [(plugin, examine(plugin, catalogue))])

@@ -46,7 +46,7 @@ def select_datasets(texts: Sequence[str], catalogue: Catalogue) -> list[Selected
 def _select(selector: Selector, catalogue: Catalogue) -> SelectedDataset:
     if selector.subsets:
         raise UsageError(
-            f"dataset {selector.text!r} : subsets ({'/'.join(selector.subsets)}) are not available yet",
+            f"dataset {selector.text!r}: subsets ({'/'.join(selector.subsets)}) are not available yet",
             fix=f"write {selector.name!r} for all of it, or the path of one file",
         )
     entry = _dataset_entry(selector, catalogue)

@@ -69,7 +69,8 @@ def sft(config: SftConfig, catalogue: Catalogue, values: Mapping[str, Any]) -> R
                 checkpoint_saved=lambda path: _notify(prepared, "llmtune_checkpoint_saved", folder=path),
             )
         )
-        _event(prepared, "llmtune_run_finished", result=result)
+        if result.stop_signal is None:
+            _event(prepared, "llmtune_run_finished", result=result)
         finish(prepared, result, folder)
     return result
 

@@ -6,12 +6,14 @@ each plugin in a process of its own and its findings are remembered until the pl
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 from llmtune.plugins.catalogue import BUILTIN, Catalogue, Plugin
@@ -89,8 +91,24 @@ def _static_problem(plugin: Plugin) -> Finding | None:
             reason=f"its module {plugin.manifest.module} cannot be read: {error}",
             fix=_reinstall(plugin),
         )
+    missing = [name for name in _imported(source) if not _is_installed(name)]
+    if missing:
+        reason = f"{plugin.manifest.module} imports {', '.join(missing)}, which is not installed"
+        return Finding(state="broken", reason=reason, fix=f"pip install {plugin.dist} again, or ask its author")
     heavy = heavy_imports(source)
     return _slow(plugin, heavy) if heavy else None
+
+
+def _imported(source: str) -> list[str]:
+    """Return the top-level packages that `source` imports at module level, the standard library left out."""
+    found = re.findall(r"^(?:import|from)[ \t]+(\w+)", source, re.MULTILINE)
+    return sorted({name for name in found if name not in sys.stdlib_module_names})
+
+
+@cache
+def _is_installed(name: str) -> bool:
+    """Whether a top-level package can be found; it is not imported."""
+    return importlib.util.find_spec(name) is not None
 
 
 def heavy_imports(source: str) -> list[str]:
