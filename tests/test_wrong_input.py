@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 from command_line import NAMES, Llmtune, llmtune_process
 
+from llmtune.errors import UnknownName
+from llmtune.plugins.catalogue import discover
+from llmtune.plugins.entry_points import installed_entry_points
+
 MODEL = ("--model_type", "smollm2-135m-instruct")
 
 
@@ -171,9 +175,27 @@ def test_offline_says_what_is_not_in_the_cache(llmtune: Llmtune, tmp_path: Path)
     fails(llmtune("sft", *flags), 1, "not in the cache", "without --offline")
 
 
-def test_a_name_of_a_plugin_that_is_not_installed_gives_the_pip_command() -> None:
+def test_a_name_of_a_plugin_that_is_switched_off_says_so() -> None:
     result = llmtune_process("sft", *MODEL, "--dataset", "self-cognition", *NAMES, LLMTUNE_DISABLE_PLUGINS="smollm")
     fails(result, 2, "smollm", "switched off")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "dist"),
+    [
+        ("model", "smollm2-135m-instruct", "llmtune-plugin-smollm"),
+        ("template", "chatml", "llmtune-plugin-template-chatml"),
+        ("dataset", "self-cognition", "llmtune-plugin-dataset-self-cognition"),
+        ("tuner", "lora", "llmtune-plugin-lora"),
+        ("engine", "pt", "llmtune-plugin-transformers"),
+    ],
+)
+def test_a_name_of_a_plugin_that_is_not_installed_gives_the_pip_command(kind: str, name: str, dist: str) -> None:
+    others = [point for point in installed_entry_points() if point.dist != dist]
+    with pytest.raises(UnknownName) as caught:
+        discover(entry_points=others).find(kind, name)
+    assert caught.value.exit_code == 2
+    assert f"pip install {dist}" in str(caught.value)
 
 
 def test_a_flag_of_a_tuner_that_the_run_does_not_use_is_a_warning(llmtune: Llmtune, tiny_flags: list[str]) -> None:

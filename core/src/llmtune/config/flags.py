@@ -7,12 +7,11 @@ misspelt flag is answered before that. Values are validated later, by the sectio
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from llmtune.errors import UsageError, did_you_mean
 
 _FLAG = re.compile(r"--[A-Za-z]")
-Tokens = Mapping[str, list[str]]
 
 
 def split_flags(arguments: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:

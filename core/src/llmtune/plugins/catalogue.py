@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from llmtune.errors import LlmtuneError, ManifestError, NameConflict, PluginFailed, UnknownName, did_you_mean
@@ -18,7 +17,6 @@ from llmtune.plugins.entry_points import EntryPoint, installed_entry_points
 from llmtune.plugins.manifest import KINDS, Facts, Manifest, read_manifest
 
 BUILTIN = "llmtune.builtin"
-_EMPTY: Facts = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     LocalEntryNotFoundError,
@@ -42,9 +42,3 @@ class HuggingFaceHub(Hub):
         except OSError as error:
             raise HubUnreachable(f"the Hugging Face Hub failed for {kind} {repo}: {error}") from error
         return Path(folder)
-
-    def upload(self, folder: Path, repo: str, *, private: bool = False, message: str = "") -> str:
-        api = HfApi()
-        address = api.create_repo(repo, private=private, exist_ok=True)
-        api.upload_folder(folder_path=folder, repo_id=address.repo_id, commit_message=message or "upload by llmtune")
-        return str(address)
