@@ -1,6 +1,6 @@
 import pytest
 
-from llmtune.cli.table import text_table
+from llmtune.table import text_table
 
 
 def test_columns_are_aligned_under_their_header():

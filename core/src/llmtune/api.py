@@ -1,7 +1,7 @@
 """Everything a plugin may import from llmtune."""
 
-from llmtune.config.environment import cache_folder
-from llmtune.config.section import Section
+from llmtune.config.environment import cache_folder, world
+from llmtune.config.section import Section, named, pending
 from llmtune.errors import (
     CheckpointError,
     DataError,
@@ -77,5 +77,8 @@ __all__ = [
     "did_you_mean",
     "hookimpl",
     "load_pretrained",
+    "named",
+    "pending",
     "stop_requests",
+    "world",
 ]

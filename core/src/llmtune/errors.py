@@ -4,7 +4,10 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # read by type checkers; this module is on the path of `llmtune --version`
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+    from typing import Any, TypeVar
+
+    Result = TypeVar("Result")
 
 
 class LlmtuneError(Exception):
@@ -72,6 +75,33 @@ class Interrupted(LlmtuneError):
     """The user pressed Ctrl-C and the run stopped after saving. Exit code 130 (128 + SIGINT)."""
 
     exit_code = 130
+
+
+class Problems:
+    """Collects what is wrong, to raise it together."""
+
+    def __init__(self, lines: Iterable[str] = ()) -> None:
+        self._lines = list(lines)
+        self._errors: list[UsageError] = []
+
+    def add(self, lines: Iterable[str]) -> None:
+        self._lines += lines
+
+    def collect(self, function: Callable[..., Result], *arguments: Any) -> Result | None:
+        """Call and return the result, None where the call raised a `UsageError`."""
+        try:
+            return function(*arguments)
+        except UsageError as error:
+            self._errors.append(error)
+            return None
+
+    def raise_any(self) -> None:
+        """Raise what was collected: a single error as it was, several as one."""
+        if len(self._errors) == 1 and not self._lines:
+            raise self._errors[0]
+        lines = list(dict.fromkeys([*self._lines, *map(str, self._errors)]))
+        if lines:
+            raise UsageError("\n".join(lines), fix="nothing was loaded or written; --help lists every option")
 
 
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:

@@ -126,8 +126,8 @@ class RunPlan:
     target_modules: tuple[str, ...] = ()
     """Layers that the model's family adapts by default."""
     quantization_bit: int = 0
-    resolved: dict[str, str] = field(default_factory=dict)
-    """Flag -> "value (rule)" for every None or AUTO that a rule decided."""
+    resolved: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Flag -> {"value", "rule"} for every None or AUTO that a rule decided."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

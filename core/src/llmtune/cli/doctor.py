@@ -11,10 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from llmtune import __version__
-from llmtune.cli.table import text_table
 from llmtune.config import environment
 from llmtune.plugins.catalogue import Catalogue
 from llmtune.plugins.health import examine
+from llmtune.table import text_table
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -71,7 +71,7 @@ def devices() -> list[str]:
         return []
     import torch
 
-    from llmtune.model.dtype import auto_dtype
+    from llmtune.model.device import auto_dtype
 
     dtype, _ = auto_dtype()
     if torch.cuda.is_available():

@@ -1,79 +1,77 @@
-"""`--help` of commands with a configuration: flags in panels, one per section and per plugin."""
+"""`--help` of commands with a configuration: flags in panels, one per section and per plugin.
+
+Everything comes from the source of the classes (`config/source.py`): pydantic alone would take half
+of the time that a help text may take.
+"""
 
 from __future__ import annotations
 
-import typing
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from rich.console import Console
-from rich.panel import Panel
-from rich.table import Table
-
-from llmtune.config.build import options_class
-from llmtune.config.commands import COMMANDS
-from llmtune.config.environment import terminal_width
-from llmtune.config.field_names import OPTION_KINDS
-from llmtune.config.section import Section
-from llmtune.errors import PluginFailed
+from llmtune.config.aliases import aliases
+from llmtune.config.environment import no_color, terminal_width
+from llmtune.config.source import Flag, Panel, panels
 from llmtune.plugins.catalogue import Catalogue
+
+_BOLD, _CYAN, _DIM, _END = "\033[1m", "\033[36m", "\033[2m", "\033[0m"
 
 
 def print_help(command: str, catalogue: Catalogue) -> None:
-    """Print usage and every flag with its default, choices and one sentence."""
-    console = Console(width=terminal_width() or None, highlight=False)
-    help_text = catalogue.find("command", command).facts["help"]
-    console.print(f"Usage: llmtune {command} [RUN.yaml] [OPTIONS]\n\n{help_text}.\n", markup=False)
-    for title, section, note in panels(command, catalogue):
-        console.print(
-            _panel(title, section) if section else Panel(note, title=title, title_align="left", border_style="yellow")
-        )
+    """Print usage and every flag with what it takes, one sentence, and its default."""
+    color = sys.stdout.isatty() and not no_color()
+    width = min(terminal_width() or shutil.get_terminal_size((100, 24)).columns, 160)
+    print("\n".join(help_lines(command, catalogue, width=width, color=color)))
 
 
-def panels(command: str, catalogue: Catalogue) -> Iterator[tuple[str, Section | None, str]]:
-    """Yield (title, section with its defaults, note); a plugin whose options are broken has a note alone."""
-    for field in COMMANDS[command].model_fields.values():
-        section = field.get_default(call_default_factory=True)
-        yield section.__doc__ or "", section, ""
-    for kind in OPTION_KINDS[command]:
-        for entry in catalogue.entries(kind):
-            try:
-                options = options_class(entry)
-            except PluginFailed as error:
-                yield f"{kind} {entry.name}", None, str(error)
-                continue
-            if options is not None:
-                yield f"{options.__doc__} ({kind} {entry.name})", options(), ""
+def help_lines(command: str, catalogue: Catalogue, *, width: int = 100, color: bool = False) -> Iterator[str]:
+    """Yield the lines of the help text."""
+    found = list(panels(command, catalogue))
+    yield f"Usage: llmtune {command} [RUN.yaml] [OPTIONS]"
+    yield ""
+    yield f"{catalogue.find('command', command).facts['help']}."
+    yield "Options marked * are understood, but not available yet."
+    for panel in found:
+        yield ""
+        yield from _panel(panel, width, color)
+    old = aliases([flag.name for panel in found for flag in panel.flags])
+    if old:
+        yield ""
+        yield _styled("Old names", _BOLD, color)
+        yield from (f"  --{name}  write --{new}" for name, new in sorted(old.items()))
 
 
-def _panel(title: str, section: Section) -> Panel:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="cyan", no_wrap=True)
-    table.add_column(style="dim", max_width=24)
-    table.add_column(ratio=1)
-    for name, field in type(section).model_fields.items():
-        table.add_row(
-            f"--{name}", value_type(field.annotation), f"{field.description} \\[{_default(getattr(section, name))}]"
-        )
-    return Panel(table, title=title, title_align="left", border_style="dim")
+def _panel(panel: Panel, width: int, color: bool) -> Iterator[str]:
+    yield _styled(panel.title, _BOLD, color)
+    if panel.note:
+        yield from textwrap.wrap(panel.note, width, initial_indent="  ", subsequent_indent="  ")
+    column = min(max((len(flag.name) for flag in panel.flags), default=0) + 4, 32)
+    for flag in panel.flags:
+        yield from _flag(flag, column, width, color)
 
 
-def value_type(annotation: Any) -> str:
-    """Return what a flag takes: its choices, or a type's name."""
-    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Annotated:
-        return value_type(inner[0])
-    if origin is typing.Literal:
-        return "|".join(map(str, inner))
-    if origin is list:
-        return "LIST"
-    if inner:
-        return "|".join(value_type(part) for part in inner if part is not type(None))
-    names = {str: "TEXT", int: "NUMBER", float: "NUMBER", bool: "true|false", dict: "JSON"}
-    return names.get(annotation, str(getattr(annotation, "__name__", annotation)))
+def _flag(flag: Flag, column: int, width: int, color: bool) -> Iterator[str]:
+    star = "*" if flag.pending else ""
+    text = f"{flag.takes}  {flag.description} [{shown_default(flag.default)}]{star}"
+    indent = " " * (column + 2)
+    lines = textwrap.wrap(text, max(width - column - 2, 30), break_long_words=False, break_on_hyphens=False)
+    head = f"  --{flag.name}"
+    label = _styled(head, _CYAN, color) + " " * max(column + 2 - len(head), 2)
+    first, *rest = lines
+    if color:
+        first = first.replace(flag.takes, _styled(flag.takes, _DIM, color), 1)
+    yield f"{label}{first}"
+    yield from (f"{indent}{line}" for line in rest)
 
 
-def _default(value: object) -> str:
+def _styled(text: str, style: str, color: bool) -> str:
+    return f"{style}{text}{_END}" if color else text
+
+
+def shown_default(value: object) -> str:
+    """Return a default as help and pages show it."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         return " ".join(map(str, value)) or "none"
     if isinstance(value, bool):

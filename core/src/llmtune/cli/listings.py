@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llmtune.cli.table import text_table
 from llmtune.errors import did_you_mean
 from llmtune.plugins.catalogue import Entry
 from llmtune.plugins.manifest import hub_ids
+from llmtune.table import text_table
 
 if TYPE_CHECKING:
     from llmtune.cli.invocation import Invocation

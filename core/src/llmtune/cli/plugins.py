@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmtune.cli.table import text_table
 from llmtune.config.environment import cache_folder
 from llmtune.plugins.catalogue import Catalogue, Plugin
 from llmtune.plugins.health import Finding, examine, remember, remembered, state_of
+from llmtune.table import text_table
 
 if TYPE_CHECKING:
     from llmtune.cli.invocation import Invocation

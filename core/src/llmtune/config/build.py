@@ -1,4 +1,4 @@
-"""Build the configuration of a command from flags, a run file, or both."""
+"""Validate what was given for the flags of a command, and build its configuration."""
 
 from __future__ import annotations
 
@@ -7,46 +7,72 @@ import json
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar, Union
+from typing import Any, Literal, TypeVar, Union
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from llmtune.config.checks import problems_of
 from llmtune.config.commands import CommandConfig
-from llmtune.config.section import Section
+from llmtune.config.flags import Given, Words
+from llmtune.config.section import Section, pending_flags
 from llmtune.errors import PluginFailed, UsageError
 from llmtune.plugins.catalogue import Entry
 
 Config = TypeVar("Config", bound=CommandConfig)
+_HELP = "--help lists every option with its values"
 
 
-def build_config(config_class: type[Config], values: Mapping[str, Any]) -> Config:
-    """Validate the core flags among `values`; all wrong values are reported together.
+def build_config(config_class: type[Config], given: Given, user: frozenset[str] | None = None) -> Config:
+    """Validate the core flags among `given`.
 
-    A value is a list of words (from the command line) or already typed (from a run file).
+    Values of the wrong form are raised together. What the flags say against each other, and what is not
+    available yet, is kept as `config.problems`: names and plugins' options are checked first, so that
+    the user sees all at once. `user` are the flags that the user gave, where others came from a checkpoint.
     """
-    sections, problems = {}, []
-    for name, field in config_class.model_fields.items():
-        default: Section = field.get_default(call_default_factory=True)
-        given = {flag: value for flag, value in values.items() if flag in type(default).model_fields}
+    sections, malformed = {}, []
+    for name, default in default_sections(config_class).items():
+        mine = {flag: value for flag, value in given.items() if flag in type(default).model_fields}
         try:
-            sections[name] = make_section(type(default), {**default.model_dump(), **given})
+            sections[name] = make_section(type(default), {**default.model_dump(), **mine}, given.places)
         except UsageError as error:
-            problems.append(error.problem)
-    if problems:
-        raise UsageError("\n".join(problems), fix="--help lists every option with its values")
+            malformed.append(error.problem)
+            sections[name] = default
     config = config_class.model_validate(sections)
-    config._given = frozenset(values)
+    config._values = given
+    config._from_user = frozenset(given) if user is None else user
+    pending = [f"{given.place(flag)} is not available yet" for flag in _pending(config)]
+    config._problems = (*pending, *problems_of(config))
+    if malformed:
+        raise UsageError("\n".join([*malformed, *config.problems]), fix=_HELP)
     return config
 
 
-def add_options(config: CommandConfig, entry: Entry, values: Mapping[str, Any]) -> None:
+def default_sections(config_class: type[CommandConfig]) -> dict[str, Section]:
+    """Return attribute -> section with the command's defaults."""
+    fields = config_class.model_fields.items()
+    return {name: field.get_default(call_default_factory=True) for name, field in fields}
+
+
+def _pending(config: CommandConfig) -> list[str]:
+    defaults = default_sections(type(config))
+    return [flag for name, part in config.sections() for flag in pending_flags(part, defaults[name])]
+
+
+def add_options(config: CommandConfig, entry: Entry) -> None:
     """Validate the options of `entry` (a tuner, an engine ...) and keep them on the config."""
     options = options_class(entry)
     if options is None:
         return
-    given = {flag: value for flag, value in values.items() if flag in options.model_fields}
-    config._options = {**config._options, (entry.kind, entry.name): make_section(options, given)}
+    given = config.values
+    places = given.places if isinstance(given, Given) else {}
+    base = {flag: value for flag, value in config.option_defaults.items() if flag in options.model_fields}
+    mine = {flag: value for flag, value in given.items() if flag in options.model_fields}
+    made = make_section(options, {**base, **mine}, places)
+    wrong = [f"{places.get(flag, f'--{flag}')} is not available yet" for flag in pending_flags(made, options(**base))]
+    if wrong:
+        raise UsageError("\n".join(wrong), fix=_HELP)
+    config._options = {**config._options, (entry.kind, entry.name): made}
 
 
 def options_class(entry: Entry) -> type[Section] | None:
@@ -66,67 +92,95 @@ def options_class(entry: Entry) -> type[Section] | None:
     return found
 
 
-def make_section(section: type[Section], values: Mapping[str, Any]) -> Section:
+def make_section(section: type[Section], values: Mapping[str, Any], places: Mapping[str, str] | None = None) -> Section:
     """Validate one section; raise `UsageError` with one line per wrong flag.
 
     A value is a `Words` from the command line, or typed already.
     """
     problems, given = [], {}
     for flag, value in values.items():
+        place = (places or {}).get(flag, f"--{flag}")
         try:
-            given[flag] = _typed(flag, section.model_fields[flag], value)
+            given[flag] = _typed(place, section.model_fields[flag], value)
         except UsageError as error:
             problems.append(f"{error.problem}; {error.fix}")
     try:
         made = section(**given)
     except ValidationError as error:
-        problems += map(_describe, error.errors())
+        problems += [_describe(problem, places or {}) for problem in error.errors()]
     if problems:
-        raise UsageError("\n".join(problems), fix="--help lists every option with its values")
+        raise UsageError("\n".join(dict.fromkeys(problems)), fix=_HELP)
     return made
 
 
-def _describe(problem: Any) -> str:
-    flag = "--" + str(problem["loc"][0]) if problem["loc"] else "options"
+def _describe(problem: Any, places: Mapping[str, str]) -> str:
     message = problem["msg"].removeprefix("Value error, ")
-    found = "" if problem["type"] == "missing" else f", found {problem['input']!r}"
-    return f"{flag}: {message[:1].lower()}{message[1:]}{found}"
+    if not problem["loc"]:  # of several flags, which the message names
+        return str(message)
+    flag = str(problem["loc"][0])
+    place = places.get(flag, f"--{flag}")
+    found = "" if problem["type"] == "missing" else f", found {_short(problem['input'])}"
+    return f"{place}: {message[:1].lower()}{message[1:]}{found}"
 
 
-def _typed(flag: str, field: FieldInfo, value: Any) -> Any:
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _typed(place: str, field: FieldInfo, value: Any) -> Any:
     if not isinstance(value, Words):
-        return value
+        return _plain(field, value) if isinstance(value, str) else value
     kinds = _kinds(field.annotation)
     if list in kinds:
-        return list(value)
+        return None if list(value) == ["None"] and types.NoneType in kinds else list(value)
     if not value and bool in kinds:
         return True
     if len(value) != 1:
         found = "none" if not value else ", ".join(map(repr, value))
-        raise UsageError(f"--{flag} takes one value, found {found}", fix="give it once, and quote a value with spaces")
-    word = value[0]
-    if types.NoneType in kinds and word in ("None", "none", "null"):
-        return None
-    return _json(flag, word) if dict in kinds else word
+        raise UsageError(f"{place} takes one value, found {found}", fix="give it once, and quote a value with spaces")
+    word = _plain(field, value[0])
+    return _json(place, word, kinds) if dict in kinds and isinstance(word, str) else word
 
 
-class Words(list[str]):
-    """The words that followed a flag on the command line."""
+def _plain(field: FieldInfo, word: str) -> Any:
+    """Understand None, also where SWIFT of 2023 wrote None for today's AUTO, and numbers among choices."""
+    if word in ("None", "none", "null"):
+        if types.NoneType in _kinds(field.annotation):
+            return None
+        if field.default == "AUTO":
+            return "AUTO"
+    numbers = {str(choice): choice for choice in _numbers(field.annotation)}
+    return numbers.get(word, word)
+
+
+class _Choices:
+    """Marks a `Literal` among the kinds of an annotation."""
 
 
 def _kinds(annotation: Any) -> set[Any]:
-    if typing.get_origin(annotation) in (Union, types.UnionType):
+    origin = typing.get_origin(annotation)
+    if origin in (Union, types.UnionType):
         return {kind for part in typing.get_args(annotation) for kind in _kinds(part)}
-    if typing.get_origin(annotation) is typing.Annotated:
+    if origin is typing.Annotated:
         return _kinds(typing.get_args(annotation)[0])
-    return {typing.get_origin(annotation) or annotation}
+    return {_Choices} if origin is Literal else {origin or annotation}
 
 
-def _json(flag: str, word: str) -> Any:
+def _numbers(annotation: Any) -> list[int]:
+    if typing.get_origin(annotation) in (Union, types.UnionType):
+        return [number for part in typing.get_args(annotation) for number in _numbers(part)]
+    choices = typing.get_args(annotation) if typing.get_origin(annotation) is Literal else ()
+    return [choice for choice in choices if isinstance(choice, int)]
+
+
+def _json(place: str, word: str, kinds: set[Any]) -> Any:
+    if str in kinds and not word.lstrip().startswith("{"):  # a name or a path
+        return word
     try:
         return json.loads(word)
     except json.JSONDecodeError as error:
-        raise UsageError(f"--{flag} takes a JSON mapping: {error}", fix="""write it as '{"key": "value"}'""") from error
+        raise UsageError(f"{place} takes a JSON mapping: {error}", fix="""write it as '{"key": "value"}'""") from error
 
 
 def replaced(config: Config, section: str, **values: Any) -> Config:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from llmtune.config.section import Section
+from llmtune.config.section import Section, named, pending
 
 
 def _split_commas(value: object) -> object:
@@ -24,16 +24,28 @@ Selectors = Annotated[list[str], BeforeValidator(_split_commas)]
 class DataSection(Section):
     """Data"""
 
-    dataset: Selectors = Field(
-        [], description="Training data: registered names, hub ids or files; name#500 draws 500 rows."
+    dataset: Selectors = named(
+        "dataset", [], description="Training data: registered names, hub ids or files; name#500 draws 500 rows."
     )
-    val_dataset: Selectors = Field(
-        [], description="Validation data; without it a part of the training data is split off."
+    val_dataset: Selectors = named(
+        "dataset", [], description="Validation data; without it a part of the training data is split off."
     )
     dataset_test_ratio: float = Field(
         0.01, ge=0, lt=1, description="Share of each dataset that is split off for validation."
     )
     dataset_seed: int | None = Field(None, description="Seed of sampling and splitting. None: --seed.")
+    train_dataset_sample: int = Field(
+        -1, ge=-1, description="Rows to draw from all training data together; -1: all. Better: --dataset NAME#500."
+    )
+    val_dataset_sample: int | None = Field(
+        None, ge=-1, description="Rows to draw from all validation data together; None and -1: all."
+    )
+    check_dataset_strategy: Literal["none", "discard", "error", "warning"] = pending(
+        "none", description="What happens to rows that a strict check finds suspicious."
+    )
     max_dropped_ratio: float = Field(
         0.05, ge=0, le=1, description="Fail when more than this share of the rows cannot be used for training."
+    )
+    custom_dataset_info: str | dict[str, Any] | None = pending(
+        None, description="More datasets: a dataset_info.json, or its content as JSON."
     )

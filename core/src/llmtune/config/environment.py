@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
+from llmtune.errors import UsageError
+
 _TOKENS = ("HF_TOKEN", "MODELSCOPE_API_TOKEN")
-_RECORDED = ("CUDA_VISIBLE_DEVICES", "USE_HF", "LLMTUNE_HUB", "LLMTUNE_ONLY_PLUGINS", "LLMTUNE_DISABLE_PLUGINS")
+_RECORDED = (
+    *("CUDA_VISIBLE_DEVICES", "USE_HF", "LLMTUNE_HUB", "LLMTUNE_ONLY_PLUGINS", "LLMTUNE_DISABLE_PLUGINS"),
+    *("NPROC_PER_NODE", "NNODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE"),
+)
 
 
 def _names(variable: str) -> frozenset[str]:
@@ -42,20 +48,72 @@ def cache_folder() -> Path:
     return Path(own) if own else Path(base) / "llmtune"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Processes:
+    """The processes that the user asked for, in torchrun's terms."""
+
+    per_node: int
+    nodes: int
+    node_rank: int
+    address: str
+    port: int | None
+    """None: a free one is chosen, which works on one machine only."""
+
+
+def processes() -> Processes | None:
+    """NPROC_PER_NODE, NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT; None when a run is one process.
+
+    Processes that a launcher has started already (LOCAL_RANK is set) start no others.
+    """
+    asked = bool(os.environ.get("NPROC_PER_NODE") or os.environ.get("NNODES"))
+    if not asked or is_worker():
+        return None
+    return Processes(
+        per_node=_number("NPROC_PER_NODE", 1, at_least=1),
+        nodes=_number("NNODES", 1, at_least=1),
+        node_rank=_number("NODE_RANK", 0),
+        address=os.environ.get("MASTER_ADDR") or "127.0.0.1",
+        port=_number("MASTER_PORT", 0) or None,
+    )
+
+
+def _number(variable: str, default: int, *, at_least: int = 0) -> int:
+    text = os.environ.get(variable) or str(default)
+    if not text.isdigit() or int(text) < at_least:
+        raise UsageError(
+            f"the environment variable {variable} must be a whole number of at least {at_least}, found {text!r}",
+            fix=f"export {variable}={max(default, at_least)}, or unset it",
+        )
+    return int(text)
+
+
+def is_worker() -> bool:
+    """Whether a launcher such as torchrun started this process."""
+    return "LOCAL_RANK" in os.environ
+
+
 def world() -> tuple[int, int]:
-    """RANK and WORLD_SIZE as torchrun sets them."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    """RANK and WORLD_SIZE as torchrun sets them; before a launch, those it will set."""
+    planned = processes()
+    if planned is not None:
+        return 0, planned.per_node * planned.nodes
+    return _number("RANK", 0), _number("WORLD_SIZE", 1, at_least=1)
 
 
 def local_rank() -> int:
     """LOCAL_RANK as torchrun sets it: the number of this process's GPU."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
+    return _number("LOCAL_RANK", 0)
 
 
 def terminal_width() -> int | None:
     """COLUMNS, where a user or a test sets the width of the output."""
     value = os.environ.get("COLUMNS", "")
     return int(value) if value.isdigit() else None
+
+
+def no_color() -> bool:
+    """NO_COLOR, whatever its value (no-color.org)."""
+    return bool(os.environ.get("NO_COLOR"))
 
 
 def recorded() -> dict[str, str]:

@@ -7,11 +7,30 @@ misspelt flag is answered before that. Values are validated later, by the sectio
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from llmtune.errors import UsageError, did_you_mean
 
 _FLAG = re.compile(r"--[A-Za-z]")
+
+
+class Words(list[str]):
+    """The words that followed a flag on the command line."""
+
+
+class Given(dict[str, Any]):
+    """Flag -> what was given for it: `Words` from the command line, or a value of a run file or of Python.
+
+    `places` says where a value stands ("run.yaml:3: lora_rank"), for messages.
+    """
+
+    def __init__(self, values: Mapping[str, Any] | None = None, places: Mapping[str, str] | None = None) -> None:
+        super().__init__(values or {})
+        self.places = dict(places or {})
+
+    def place(self, flag: str) -> str:
+        return self.places.get(flag, f"--{flag}")
 
 
 def split_flags(arguments: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
@@ -29,11 +48,14 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], dict[str, list[str
             current = flags.setdefault(name.replace("-", "_"), [])
             if equals:
                 current.append(value)
-        elif re.fullmatch(r"-[A-Za-z]", argument):
-            raise UsageError(f"unknown option {argument}", fix="llmtune's options have two dashes; --help lists them")
         else:
             current.append(argument)
     return words, flags
+
+
+def short_options(arguments: Iterable[str]) -> list[str]:
+    """Return the words that look like an option with one dash; llmtune has none of those."""
+    return [word for word in arguments if re.fullmatch(r"-[A-Za-z]", word)]
 
 
 def check_names(given: Iterable[str], known: Iterable[str], command: str) -> None:

@@ -1,10 +1,10 @@
-"""Flags of `llmtune infer` itself."""
+"""Flags about answering: the checkpoint, the engine, what is shown."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
-from llmtune.config.section import Section
+from llmtune.config.section import Section, named, pending
 
 
 class InferenceSection(Section):
@@ -15,13 +15,29 @@ class InferenceSection(Section):
         True, description="Take model, template, system and quantization from the checkpoint."
     )
     load_dataset_config: bool = Field(False, description="Take the datasets from the checkpoint too.")
-    sft_type: str = Field("lora", description="Tuner of the checkpoint; read from it by default.")
-    infer_backend: str = Field(
-        "AUTO", description="Engine. AUTO: transformers, which is also called pt (llmtune engines)."
+    sft_type: str = named(
+        "tuner",
+        "lora",
+        pending=["longlora", "adalora", "ia3", "llamapro", "adapter", "vera", "boft", "fourierft"],
+        description="Tuner of the checkpoint; read from it by default.",
+    )
+    infer_backend: str = named(
+        "engine",
+        "AUTO",
+        pending=["vllm", "lmdeploy"],
+        description="Engine (llmtune engines). AUTO: vllm for whole models where it is installed, else pt.",
     )
     eval_human: bool | None = Field(None, description="Chat in the terminal. None: unless a dataset is given.")
     stream: bool = Field(True, description="Show answers as they are generated.")
+    verbose: bool | None = Field(
+        None, description="Show each question and answer instead of a progress bar. None: below 100 rows."
+    )
     show_dataset_sample: int = Field(10, ge=-1, description="Validation rows to answer; -1: all.")
+    save_result: bool = Field(True, description="Write the answers to a file.")
     result_dir: str | None = Field(None, description="Where results are written. None: <ckpt_dir>/infer_result.")
     infer_batch_size: int = Field(8, ge=1, description="Dataset rows that are answered together.")
+    overwrite_generation_config: bool | None = pending(
+        None, works=[False], description="Write the generation flags into the checkpoint's generation_config.json."
+    )
+    lora_modules: list[str] = pending([], description="More adapters, as name=folder.")
     seed: int = Field(42, description="Seed of sampling.")

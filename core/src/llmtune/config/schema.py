@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmtune.config.build import options_class
+from llmtune.config.aliases import RENAMED, aliases
+from llmtune.config.build import default_sections, options_class
 from llmtune.config.commands import COMMANDS
-from llmtune.config.field_names import OPTION_KINDS
+from llmtune.config.section import Section
+from llmtune.config.source import OPTION_KINDS
 from llmtune.errors import PluginFailed, UsageError, did_you_mean
 from llmtune.plugins.catalogue import Catalogue
 
@@ -23,6 +25,9 @@ def json_schema(command: str, catalogue: Catalogue) -> dict[str, Any]:
         defaults = section.model_dump(mode="json")
         for name, prop in type(section).model_json_schema()["properties"].items():
             properties.setdefault(name, {**prop, "default": defaults[name], "x-section": section.__doc__})
+    for old, new in aliases(properties).items():
+        kind = properties[new] if old in RENAMED else {}
+        properties[old] = {**kind, "deprecated": True, "description": f"Old name; write {new}."}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"llmtune {command}",
@@ -32,10 +37,10 @@ def json_schema(command: str, catalogue: Catalogue) -> dict[str, Any]:
     }
 
 
-def _sections(command: str, catalogue: Catalogue) -> list[Any]:
+def _sections(command: str, catalogue: Catalogue) -> list[Section]:
     """Return every section and options class of `command` with its defaults."""
-    fields = COMMANDS[command].model_fields.values()
-    sections: list[Any] = [field.get_default(call_default_factory=True) for field in fields]
+    config_class = COMMANDS[command]
+    sections = [part for name, part in default_sections(config_class).items() if name != "invocation"]
     for kind in OPTION_KINDS[command]:
         for entry in catalogue.entries(kind):
             try:
@@ -43,5 +48,8 @@ def _sections(command: str, catalogue: Catalogue) -> list[Any]:
             except PluginFailed:
                 continue
             if options is not None:
-                sections.append(options())
+                own = {
+                    flag: value for flag, value in config_class.option_defaults.items() if flag in options.model_fields
+                }
+                sections.append(options(**own))
     return sections

@@ -6,17 +6,22 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from llmtune.config.section import Section
+from llmtune.config.section import Section, named, pending
 
 
 class TemplateSection(Section):
     """Template"""
 
-    template_type: str = Field("AUTO", description="Chat format. AUTO: the one of the model (llmtune templates).")
+    template_type: str = named(
+        "template", "AUTO", description="Chat format. AUTO: the one of the model (llmtune templates)."
+    )
     system: str | None = Field(None, description="System prompt. None: the template's own; '' means none.")
     max_length: int = Field(2048, ge=-1, description="Longest row in tokens; -1 means no limit.")
     truncation_strategy: Literal["delete", "truncation_left"] = Field(
         "delete", description="What happens to longer rows: left out, or cut on the left."
+    )
+    tools_prompt: Literal["react_en", "react_zh", "toolbench"] = pending(
+        "react_en", description="How tools are described to the model."
     )
 
     @field_validator("max_length")

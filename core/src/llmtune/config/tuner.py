@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Literal
 
-from llmtune.config.section import Section
+from llmtune.config.section import Section, named, pending
 
 
 class TunerSection(Section):
     """Tuner"""
 
-    sft_type: str = Field("lora", description="What is trained: lora, full ... (llmtune tuners).")
+    sft_type: str = named(
+        "tuner",
+        "lora",
+        pending=["longlora", "adalora", "ia3", "llamapro", "adapter", "vera", "boft", "fourierft"],
+        description="What is trained: lora, full ... (llmtune tuners).",
+    )
+    tuner_backend: Literal["swift", "peft", "unsloth"] = pending("peft", description="Library behind the adapters.")

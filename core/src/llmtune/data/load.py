@@ -38,12 +38,9 @@ class Rows:
     validation: list[Row] = field(default_factory=list)
 
 
-def select_datasets(texts: Sequence[str], catalogue: Catalogue) -> list[SelectedDataset]:
-    """Resolve selectors to entries; raise `UnknownName` for one that is neither a name, a path nor an id."""
-    return [_select(parse_selector(text), catalogue) for text in texts]
-
-
-def _select(selector: Selector, catalogue: Catalogue) -> SelectedDataset:
+def select_dataset(text: str, catalogue: Catalogue) -> SelectedDataset:
+    """Resolve a selector to entries; raise `UnknownName` for one that is neither a name, a path nor an id."""
+    selector = parse_selector(text)
     if selector.subsets:
         raise UsageError(
             f"dataset {selector.text!r}: subsets ({'/'.join(selector.subsets)}) are not available yet",

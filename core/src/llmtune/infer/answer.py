@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
 
 from llmtune.interfaces.engine import Chunk, Engine, GenerationRequest
 from llmtune.interfaces.template import Template
@@ -49,18 +52,27 @@ class Answerer:
 
 
 def answer_rows(
-    answerer: Answerer, rows: Sequence[Row], result: Path, *, batch_size: int, say: Callable[[str], None]
+    answerer: Answerer, rows: Sequence[Row], result: Path | None, *, batch_size: int, verbose: bool = True
 ) -> None:
-    """Answer the last user turn of each row and write one JSON line per row, batch by batch."""
-    with result.open("w", encoding="utf-8") as file:
+    """Answer the last user turn of each row, batch by batch, and write one JSON line per row into `result`.
+
+    `verbose` prints each question and answer, otherwise there is a progress bar.
+    """
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(result.open("w", encoding="utf-8")) if result else None
+        bar = stack.enter_context(tqdm(total=len(rows), unit="row", disable=verbose))
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
             for row, response in zip(batch, answerer.answers([_question(row) for row in batch]), strict=True):
                 line = result_line(row, response)
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                label = "" if line["label"] is None else f"[label] {line['label']}\n"
-                say(f"[query] {line['query']}\n[response] {response}\n{label}")
-            file.flush()
+                if file:
+                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                if verbose:
+                    label = "" if line["label"] is None else f"[label] {line['label']}\n"
+                    print(f"[query] {line['query']}\n[response] {response}\n{label}", flush=True)
+            bar.update(len(batch))
+            if file:
+                file.flush()
 
 
 def _question(row: Row) -> Row:

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from llmtune.specs import Encoded
 
 if TYPE_CHECKING:
+    from llmtune.config.distributed import DistributedSection
     from llmtune.config.evaluation import EvaluationSection
+    from llmtune.config.optimizer import OptimizerSection
+    from llmtune.config.saving import SavingSection
+    from llmtune.config.tracking import TrackingSection
     from llmtune.config.training import TrainingSection
     from llmtune.interfaces.tuner import Tuner
 
@@ -32,9 +36,13 @@ class TrainingJob:
     tuner: Tuner
     train_rows: Sequence[Encoded]
     eval_rows: Sequence[Encoded]
-    settings: TrainingSection
-    """Resolved: no field is None any more where a rule decides it."""
+    training: TrainingSection
+    """This and the sections below are resolved: no field is None any more where a rule decides it."""
+    optimizer: OptimizerSection
     evaluation: EvaluationSection
+    saving: SavingSection
+    tracking: TrackingSection
+    distributed: DistributedSection
     folder: Path
     resume_from: Path | None = None
     callbacks: list[Callback] = field(default_factory=list)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -20,11 +19,11 @@ from llmtune.specs import Encoded, Row
 _STYLES = {"control": "bold magenta", "trained": "green", "masked": "dim"}
 
 
-def inspect(config: InspectConfig, catalogue: Catalogue, values: Mapping[str, Any]) -> None:
+def inspect(config: InspectConfig, catalogue: Catalogue) -> None:
     """Encode the chosen rows with the model's tokenizer and print them in colour; loads no weights."""
     if not config.data.dataset:
         raise UsageError("no dataset was chosen", fix="add --dataset NAME_OR_FILE")
-    prepared = prepare("inspect", config, catalogue, values, {})
+    prepared = prepare("inspect", config, catalogue)
     report, section = DataReport(), config.inspection
     loader = row_loader(prepared, report)
     rows = loader.load(prepared.choices.train, [], test_ratio=0.0, seed=section.seed).train

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,15 +13,17 @@ from typing import Any, Generic, TypeVar
 from llmtune.config import environment
 from llmtune.config.build import add_options, replaced
 from llmtune.config.commands import CommandConfig
-from llmtune.config.field_names import option_names, plugin_flags, section_flags
-from llmtune.data.load import RowLoader, SelectedDataset, select_datasets
+from llmtune.config.source import option_names, plugin_flags, section_flags
+from llmtune.data.load import RowLoader, SelectedDataset, select_dataset
 from llmtune.data.report import DataReport
-from llmtune.errors import UsageError
+from llmtune.errors import Problems
 from llmtune.interfaces.quantizer import Quantizer
 from llmtune.interfaces.template import Template
-from llmtune.model.dtype import auto_dtype
+from llmtune.model.device import device_count
 from llmtune.model.fetch import Fetcher
 from llmtune.model.resolve import ModelChoice, choose_model, fetch_model
+from llmtune.pipelines.behaviours import behaviours, find_behaviour
+from llmtune.pipelines.rules import Rule, rules
 from llmtune.plugins.catalogue import Catalogue, Entry
 from llmtune.plugins.manager import PluginManager
 from llmtune.plugins.plan import make_plan
@@ -71,34 +72,27 @@ class Prepared(Generic[Config]):
         )
 
 
-def prepare(
-    command: str, config: Config, catalogue: Catalogue, values: Mapping[str, Any], behaviours: Mapping[str, str | None]
-) -> Prepared[Config]:
+def prepare(command: str, config: Config, catalogue: Catalogue) -> Prepared[Config]:
     """Resolve names, validate options, import the plugins of the run and let them check the plan.
 
-    `behaviours` names the tuner, trainer ... by kind. Everything that is wrong with the plan is
-    reported together, before anything is fetched or loaded.
+    Everything that is wrong is reported together, before anything is fetched or loaded.
     """
-    choices = choose(config, catalogue, behaviours)
+    choices = choose(config, catalogue)
     quiet_libraries()
-    for entry in choices.entries():
-        check_requirements(entry)
-        add_options(config, entry, values)
-    for line in unused_flags(command, values, choices, catalogue):
+    for line in unused_flags(command, config, choices, catalogue):
         print(line, file=sys.stderr)
     plan = make_plan(command, choices.entries(), catalogue, config.plugins.custom_register_path)
     family = choices.model.entry.facts.get("tuner", {})
-    bits = getattr(getattr(config, "quantization", None), "quantization_bit", 0)
+    bits = config.get("quantization_bit", 0)
     plan = dataclasses.replace(plan, target_modules=tuple(family.get("target_modules", ())), quantization_bit=bits)
     manager = PluginManager(catalogue, trace=environment.plugin_trace())
     manager.activate(plan.plugins)
-    check(manager, plan, config, choices)
-    config, plan = adjusted(manager, plan, config)
+    check(manager, plan, config)
     rank, world_size = environment.world()
+    config, plan = adjusted(manager, plan, config)
+    config, plan = resolved(config, plan, choices, world_size)
     run = RunContext(plan=plan, rank=rank, world_size=world_size, say=print if rank == 0 else _silent)
-    prepared = Prepared(config=config, choices=choices, manager=manager, run=run)
-    resolve(prepared)
-    return prepared
+    return Prepared(config=config, choices=choices, manager=manager, run=run)
 
 
 def quiet_libraries() -> None:
@@ -115,98 +109,101 @@ def _silent(text: str) -> None:
     """Other ranks say nothing."""
 
 
-def choose(config: CommandConfig, catalogue: Catalogue, behaviours: Mapping[str, str | None]) -> Choices:
-    """Find the owner of every name; all unknown names raise one after the other, the model first."""
-    model = choose_model(config.model, catalogue)
-    template = config.template.template_type
-    return Choices(
-        model=model,
-        template=catalogue.find(
-            "template", model.entry.facts.get("template", "chatml") if template == "AUTO" else template
-        ),
-        train=select_datasets(config.data.dataset, catalogue),
-        validation=select_datasets(config.data.val_dataset, catalogue),
-        behaviours={kind: catalogue.find(kind, name) for kind, name in behaviours.items() if name is not None},
+def choose(config: Any, catalogue: Catalogue) -> Choices:
+    """Find the owner of every name and validate its options; all mistakes are raised together."""
+    problems = Problems(config.problems)
+    model = problems.collect(choose_model, config.model, catalogue)
+    template = problems.collect(_template, config, model, catalogue)
+    train, validation = (
+        [found for text in texts if (found := problems.collect(select_dataset, text, catalogue)) is not None]
+        for texts in (config.data.dataset, config.data.val_dataset)
     )
+    chosen = {
+        kind: problems.collect(find_behaviour, kind, name, config, catalogue)
+        for kind, name in behaviours(config, catalogue).items()
+    }
+    used = {kind: entry for kind, entry in chosen.items() if entry is not None}
+    entries = [template, *chosen.values(), *(one.preprocessor for one in (*train, *validation))]
+    for entry in (*([model.entry] if model else []), *(entry for entry in entries if entry is not None)):
+        check_requirements(entry)
+        problems.collect(add_options, config, entry)
+    problems.add(_contradictions(config, used))
+    problems.raise_any()
+    assert model is not None
+    assert template is not None
+    return Choices(model=model, template=template, train=train, validation=validation, behaviours=used)
 
 
-def quantizer_name(config: Any) -> str | None:
-    """The quantizer of the run, None when the base model is not quantized."""
-    if not config.quantization.quantization_bit:
-        return None
-    return config.quantization.quant_method or "bnb"
+def _contradictions(config: Any, chosen: Mapping[str, Entry]) -> Iterable[str]:
+    """Yield what the facts of the chosen plugins, or this machine, say against the flags."""
+    tuner, quantizer = chosen.get("tuner"), chosen.get("quantizer")
+    sizes = config.model.device_max_memory
+    if sizes and len(sizes) != device_count():
+        yield f"--device_max_memory has {len(sizes)} values for {device_count()} devices"
+    if quantizer is None:
+        return
+    bits = quantizer.facts.get("bits", [])
+    if bits and config.quantization.quantization_bit not in bits:
+        given = config.quantization.quantization_bit
+        yield f"--quantization_bit {given}: {quantizer.name} has {', '.join(map(str, bits))}"
+    if tuner is not None and not tuner.facts.get("quantized_base", False) and hasattr(config, "training"):
+        yield f"--sft_type {tuner.name} cannot train a quantized model; use lora, or --quantization_bit 0"
 
 
-def unused_flags(command: str, values: Mapping[str, Any], choices: Choices, catalogue: Catalogue) -> Iterable[str]:
+def _template(config: Any, model: ModelChoice | None, catalogue: Catalogue) -> Entry | None:
+    name = config.template.template_type
+    if name != "AUTO":
+        return catalogue.find("template", name)
+    return None if model is None else catalogue.find("template", model.entry.facts.get("template", "chatml"))
+
+
+def unused_flags(command: str, config: CommandConfig, choices: Choices, catalogue: Catalogue) -> Iterable[str]:
     """Yield a warning for each flag that belongs to a plugin which this run does not use."""
     used = set(section_flags(command)) | {name for entry in choices.entries() for name in option_names(entry)}
     owners = {flag: entry for flag, entry in plugin_flags(command, catalogue) if flag not in used}
-    for flag in values:
+    for flag in config.values:
         if flag in owners:
             owner = f"{owners[flag].kind} {owners[flag].name}"
             yield f"warning: --{flag} has no effect: it belongs to {owner}, which this run does not use"
 
 
-def check(manager: PluginManager, plan: RunPlan, config: Any, choices: Choices) -> None:
-    """Raise one `UsageError` with everything that core and the plugins find wrong."""
-    problems = list(_core_problems(plan, choices))
-    for answer in manager.event("llmtune_check_plan", plan=plan, config=config):
-        problems += list(answer)
-    if problems:
-        raise UsageError("\n".join(problems), fix="nothing was loaded or written")
-
-
-def _core_problems(plan: RunPlan, choices: Choices) -> Iterable[str]:
-    tuner, quantizer = choices.behaviours.get("tuner"), choices.behaviours.get("quantizer")
-    if quantizer is None:
-        return
-    bits = quantizer.facts.get("bits", [])
-    if bits and plan.quantization_bit not in bits:
-        yield f"--quantization_bit {plan.quantization_bit}: {quantizer.name} has {', '.join(map(str, bits))}"
-    if tuner is not None and not tuner.facts.get("quantized_base", False) and plan.command == "sft":
-        yield f"--sft_type {tuner.name} cannot train a quantized model; use lora, or --quantization_bit 0"
+def check(manager: PluginManager, plan: RunPlan, config: Any) -> None:
+    """Raise one `UsageError` with everything that the plugins of the run find wrong."""
+    answers = manager.event("llmtune_check_plan", plan=plan, config=config)
+    Problems(line for answer in answers for line in answer).raise_any()
 
 
 def adjusted(manager: PluginManager, plan: RunPlan, config: Config) -> tuple[Config, RunPlan]:
     """Fill None and AUTO values that plugins know better; a value that the user gave stays."""
-    chosen: dict[str, str] = {}
+    found = []
     for answer in manager.event("llmtune_adjust_plan", plan=plan, config=config):
-        for flag, value in answer.items():
-            section = next(
-                name for name in type(config).model_fields if flag in type(getattr(config, name)).model_fields
-            )
-            if getattr(getattr(config, section), flag) in (None, "AUTO"):
-                config = replaced(config, section, **{flag: value})
-                chosen[flag] = f"{value} (chosen by a plugin of the run)"
-    return config, dataclasses.replace(plan, resolved={**plan.resolved, **chosen})
+        found += [Rule(flag, value, "chosen by a plugin of the run") for flag, value in answer.items()]
+    return apply(found, config, plan)
 
 
-def resolve(prepared: Prepared[Any]) -> None:
-    """Apply the rules for what is still None or AUTO, and record which rule decided."""
-    config, resolved = prepared.config, dict(prepared.plan.resolved)
-    for section, flag, value, rule in _rules(prepared):
-        if getattr(getattr(config, section), flag) in (None, "AUTO"):
-            config = replaced(config, section, **{flag: value})
-            resolved[flag] = f"{value} ({rule})"
-    prepared.config = config
-    prepared.run = dataclasses.replace(prepared.run, plan=dataclasses.replace(prepared.plan, resolved=resolved))
+def resolved(config: Config, plan: RunPlan, choices: Choices, world_size: int) -> tuple[Config, RunPlan]:
+    """Apply the rules for what is still None or AUTO."""
+    found = rules(
+        config,
+        model=choices.model.entry,
+        template=choices.template.name,
+        tuner=choices.behaviours.get("tuner"),
+        world_size=world_size,
+    )
+    return apply(found, config, plan)
 
 
-def _rules(prepared: Prepared[Any]) -> Iterable[tuple[str, str, Any, str]]:
-    config, tuner = prepared.config, prepared.choices.behaviours.get("tuner")
-    if hasattr(config, "quantization") and config.model.dtype == "AUTO":
-        yield "model", "dtype", *auto_dtype(prepared.choices.model.entry.facts.get("dtype"))
-    training = getattr(config, "training", None)
-    if training is None or tuner is None:
-        return
-    yield "data", "dataset_seed", training.seed, "--seed"
-    yield "training", "learning_rate", tuner.facts.get("learning_rate", 1e-4), f"tuner {tuner.name}"
-    steps = math.ceil(16 / training.batch_size / prepared.run.world_size)
-    yield "training", "gradient_accumulation_steps", steps, "ceil(16 / batch_size / world_size)"
-    yield "training", "save_steps", config.evaluation.eval_steps, "--eval_steps"
-    yield "training", "save_only_model", tuner.facts.get("saves") == "model", "true for tuners that save whole models"
-    yield "training", "dataloader_num_workers", 0, "rows are in memory"
-    yield "evaluation", "eval_batch_size", training.batch_size, "--batch_size"
+def apply(found: Iterable[Rule], config: Config, plan: RunPlan) -> tuple[Config, RunPlan]:
+    """Set what is None or AUTO and record the rule; flags that the command does not have are left out."""
+    record: dict[str, dict[str, Any]] = {}
+    for rule in found:
+        if config.get(rule.flag, _ABSENT) in (None, "AUTO") and rule.value is not None:
+            config = replaced(config, config.section_of(rule.flag), **{rule.flag: rule.value})
+            record[rule.flag] = {"value": rule.value, "rule": rule.reason}
+    return config, dataclasses.replace(plan, resolved={**plan.resolved, **record})
+
+
+_ABSENT = object()
 
 
 # --- steps that pipelines share -------------------------------------------------------------------
@@ -215,7 +212,8 @@ def _rules(prepared: Prepared[Any]) -> Iterable[tuple[str, str, Any, str]]:
 def fetcher(prepared: Prepared[Any]) -> Fetcher:
     section = prepared.config.hub
     wanted = section.hub or ("huggingface" if section.use_hf else None) or environment.preferred_hub()
-    return Fetcher(prepared.manager, prepared.run, hub=wanted, offline=section.offline)
+    offline = section.offline or not section.check_model_is_latest
+    return Fetcher(prepared.manager, prepared.run, hub=wanted, offline=offline)
 
 
 def row_loader(prepared: Prepared[Any], report: DataReport) -> RowLoader:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from llmtune import __version__
 from llmtune.config import environment
 from llmtune.config.commands import SftConfig
 from llmtune.data.encode import check_dropped, encode_rows
-from llmtune.data.load import Rows
+from llmtune.data.load import Rows, sample
 from llmtune.data.report import DataReport
 from llmtune.errors import CheckpointError, DataError, Interrupted, UsageError
 from llmtune.interfaces.template import Template
@@ -25,28 +26,34 @@ from llmtune.pipelines.prepare import (
     load_model,
     make_template,
     prepare,
-    quantizer_name,
     row_loader,
     with_folder,
 )
 from llmtune.plugins.catalogue import Catalogue
-from llmtune.specs import Encoded, ModelSpec
+from llmtune.specs import Encoded, ModelSpec, Row
+from llmtune.table import text_table
 from llmtune.train import checkpoint
 from llmtune.train.checkpoint_files import CheckpointFiles
 from llmtune.train.log import cut_log
 from llmtune.train.run_folder import RunRecord, check_writable, create_run_folder, write_json
 
 
-def sft(config: SftConfig, catalogue: Catalogue, values: Mapping[str, Any]) -> RunResult:
-    """Train and return the result. Files are written into a new run folder once the data is known to be good."""
-    prepared = prepare("sft", config, catalogue, values, _behaviours(config))
-    check_writable(Path(config.training.output_dir))
+def sft(config: SftConfig, catalogue: Catalogue) -> RunResult | None:
+    """Train and return the result, None after a dry run.
+
+    Files are written into a new run folder once the data is known to be good.
+    """
+    prepared = prepare("sft", config, catalogue)
+    check_writable(Path(config.saving.output_dir))
     report = DataReport()
     rows = load_rows(prepared, report)
     spec = find_model(prepared)
     tokenizer = load_model(prepared, spec, weights=False).tokenizer
     template_spec, template = make_template(prepared, tokenizer)
     train_rows, eval_rows = encode(prepared, rows, template, report)
+    if config.rehearsal.dry_run:
+        show_dry_run(prepared, spec, len(train_rows), len(eval_rows))
+        return None
     with run_folder(prepared, spec, report) as folder:
         loaded = load_model(prepared, spec, weights=True)
         tuner: Tuner = prepared.provide("llmtune_create_tuner", "tuner")
@@ -60,8 +67,12 @@ def sft(config: SftConfig, catalogue: Catalogue, values: Mapping[str, Any]) -> R
                 tuner=tuner,
                 train_rows=train_rows,
                 eval_rows=eval_rows,
-                settings=prepared.config.training,
+                training=prepared.config.training,
+                optimizer=prepared.config.optimizer,
                 evaluation=prepared.config.evaluation,
+                saving=prepared.config.saving,
+                tracking=prepared.config.tracking,
+                distributed=prepared.config.distributed,
                 folder=folder,
                 resume_from=_resume_from(prepared.config),
                 callbacks=_callbacks(prepared),
@@ -73,14 +84,6 @@ def sft(config: SftConfig, catalogue: Catalogue, values: Mapping[str, Any]) -> R
             _event(prepared, "llmtune_run_finished", result=result)
         finish(prepared, result, folder)
     return result
-
-
-def _behaviours(config: SftConfig) -> dict[str, str | None]:
-    return {
-        "tuner": config.tuner.sft_type,
-        "trainer": config.training.train_backend,
-        "quantizer": quantizer_name(config),
-    }
 
 
 def _event(prepared: Prepared[SftConfig], hook: str, **arguments: Any) -> list[Any]:
@@ -101,11 +104,19 @@ def load_rows(prepared: Prepared[SftConfig], report: DataReport) -> Rows:
     data = prepared.config.data
     if not data.dataset:
         raise UsageError("no dataset was chosen", fix="add --dataset NAME_OR_FILE (llmtune datasets lists the names)")
-    choices = prepared.choices
-    seed = data.dataset_seed if data.dataset_seed is not None else prepared.config.training.seed
-    return row_loader(prepared, report).load(
+    choices, seed = prepared.choices, data.dataset_seed or 0
+    rows = row_loader(prepared, report).load(
         choices.train, choices.validation, test_ratio=data.dataset_test_ratio, seed=seed
     )
+    return Rows(
+        train=_draw(rows.train, data.train_dataset_sample, seed),
+        validation=_draw(rows.validation, data.val_dataset_sample, seed),
+    )
+
+
+def _draw(rows: list[Row], count: int | None, seed: int) -> list[Row]:
+    """Draw from all rows together, as --train_dataset_sample does; more than there are means all."""
+    return rows if count is None or not 0 <= count < len(rows) else sample(rows, count, seed)
 
 
 def encode(
@@ -131,13 +142,13 @@ def encode(
 @contextlib.contextmanager
 def run_folder(prepared: Prepared[SftConfig], spec: ModelSpec, report: DataReport) -> Iterator[Path]:
     """Create the run's folder (or reopen the one that is resumed) and keep run.json up to date."""
-    training = prepared.config.training
+    saving = prepared.config.saving
     resumed = _resume_from(prepared.config)
     if resumed is not None:
         folder = resumed.parent
         cut_log(folder, checkpoint.step_of(resumed))
     else:
-        folder = create_run_folder(Path(training.output_dir), spec.name, suffix=training.add_output_dir_suffix)
+        folder = create_run_folder(Path(saving.output_dir), spec.name, suffix=saving.add_output_dir_suffix)
     with_folder(prepared, folder)
     prepared.run.say(f"run folder: {folder}")
     record = RunRecord(folder, _record(prepared, spec))
@@ -150,6 +161,23 @@ def run_folder(prepared: Prepared[SftConfig], spec: ModelSpec, report: DataRepor
         except BaseException as error:
             _event(prepared, "llmtune_run_failed", error=error)
             raise
+
+
+def show_dry_run(prepared: Prepared[SftConfig], spec: ModelSpec, train_rows: int, eval_rows: int) -> None:
+    """Say what the run would do: its names, every value that a rule chose, and the number of steps."""
+    say, config = prepared.run.say, prepared.config
+    for kind, name in prepared.plan.choices.items():
+        say(f"{kind}: {name}")
+    say(f"model: {spec.source}")
+    chosen = prepared.plan.resolved.items()
+    say(text_table(["FLAG", "VALUE", "RULE"], [[flag, str(one["value"]), one["rule"]] for flag, one in chosen]))
+    world = prepared.run.world_size
+    rows = config.training.batch_size * (config.training.gradient_accumulation_steps or 1) * world
+    steps = config.training.max_steps
+    if steps < 0:
+        steps = math.ceil(train_rows / rows) * config.training.num_train_epochs
+    say(f"{steps} steps of {rows} rows ({train_rows} training rows, {eval_rows} validation rows, {world} processes)")
+    say("dry run: nothing was trained or written")
 
 
 def _record(prepared: Prepared[SftConfig], spec: ModelSpec) -> dict[str, Any]:
@@ -168,7 +196,7 @@ def _record(prepared: Prepared[SftConfig], spec: ModelSpec) -> dict[str, Any]:
 
 
 def _resume_from(config: SftConfig) -> Path | None:
-    given = config.training.resume_from_checkpoint
+    given = config.saving.resume_from_checkpoint
     if given is None:
         return None
     folder = Path(given).expanduser().resolve()

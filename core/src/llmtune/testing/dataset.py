@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llmtune.data.load import RowLoader, SelectedDataset, select_datasets
+from llmtune.data.load import RowLoader, SelectedDataset, select_dataset
 from llmtune.data.report import DataReport
 from llmtune.model.fetch import Fetcher
 from llmtune.plugins.catalogue import Catalogue, Entry, discover
@@ -39,7 +39,7 @@ class DatasetTests:
 
     @pytest.fixture
     def selected(self, name: str, catalogue: Catalogue) -> SelectedDataset:
-        return select_datasets([name], catalogue)[0]
+        return select_dataset(name, catalogue)
 
     @pytest.fixture
     def report(self) -> DataReport:

@@ -14,7 +14,7 @@ import pytest
 
 from llmtune import hookspecs
 from llmtune.config.build import options_class
-from llmtune.config.field_names import option_names
+from llmtune.config.source import option_names
 from llmtune.plugins.catalogue import Catalogue, Entry, Plugin, discover
 from llmtune.plugins.health import HEAVY
 from llmtune.plugins.manifest import read_manifest, tomllib

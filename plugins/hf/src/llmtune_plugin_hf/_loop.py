@@ -80,7 +80,7 @@ class Loop(Trainer):
                 self._save_scaler(str(staged))
                 self._save_rng_state(str(staged))
             self._save_state(staged)
-        checkpoint.prune(self.job.folder, self.job.settings.save_total_limit, self.best_checkpoint())
+        checkpoint.prune(self.job.folder, self.job.saving.save_total_limit, self.best_checkpoint())
         self.job.checkpoint_saved(final)
 
     def _save_state(self, folder: Path) -> None:

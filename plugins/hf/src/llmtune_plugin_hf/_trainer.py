@@ -7,7 +7,7 @@ from transformers import TrainingArguments
 from transformers.integrations import TensorBoardCallback, get_available_reporting_integrations
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from llmtune.api import RunResult, Trainer, TrainingJob, checkpoint, stop_requests
+from llmtune.api import RunResult, Trainer, TrainingJob, checkpoint, stop_requests, world
 from llmtune_plugin_hf._callbacks import Forward, Progress, StopWhenAsked
 from llmtune_plugin_hf._collate import Collate
 from llmtune_plugin_hf._loop import Loop
@@ -36,7 +36,7 @@ def make_loop(job: TrainingJob) -> Loop:
     loop = Loop(job, args=training_arguments(job), data_collator=Collate(job.tokenizer.pad_token_id))
     for default in (PrinterCallback, ProgressCallback):
         loop.remove_callback(default)
-    loop.add_callback(Progress(show=not job.settings.disable_tqdm))
+    loop.add_callback(Progress(show=not job.tracking.disable_tqdm))
     loop.add_callback(Forward(job.callbacks))
     if board := tensorboard(job):
         loop.add_callback(board)
@@ -45,38 +45,43 @@ def make_loop(job: TrainingJob) -> Loop:
 
 def training_arguments(job: TrainingJob) -> TrainingArguments:
     """Translate the resolved settings to transformers' names."""
-    settings, evaluation = job.settings, job.evaluation
+    training, optimizer, evaluation = job.training, job.optimizer, job.evaluation
     on_cpu = not torch.cuda.is_available()
     return TrainingArguments(
         output_dir=str(job.folder),
-        seed=settings.seed,
+        seed=training.seed,
         use_cpu=on_cpu,
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=evaluation.eval_batch_size or settings.batch_size,
-        gradient_accumulation_steps=settings.gradient_accumulation_steps or 1,
-        num_train_epochs=settings.num_train_epochs,
-        max_steps=settings.max_steps,
-        learning_rate=settings.learning_rate or 0.0,
-        lr_scheduler_type=settings.lr_scheduler_type,
-        warmup_steps=settings.warmup_steps or settings.warmup_ratio,
-        optim=settings.optim,
-        adam_beta1=settings.adam_beta1,
-        adam_beta2=settings.adam_beta2,
-        adam_epsilon=settings.adam_epsilon,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        gradient_checkpointing=settings.gradient_checkpointing,
+        per_device_train_batch_size=training.batch_size,
+        per_device_eval_batch_size=evaluation.eval_batch_size or training.batch_size,
+        gradient_accumulation_steps=training.gradient_accumulation_steps or 1,
+        num_train_epochs=training.num_train_epochs,
+        max_steps=training.max_steps,
+        learning_rate=optimizer.learning_rate or 0.0,
+        lr_scheduler_type=optimizer.lr_scheduler_type,
+        lr_scheduler_kwargs=optimizer.lr_scheduler_kwargs or {},
+        warmup_steps=optimizer.warmup_steps or optimizer.warmup_ratio,
+        optim=optimizer.optim,
+        adam_beta1=optimizer.adam_beta1,
+        adam_beta2=optimizer.adam_beta2,
+        adam_epsilon=optimizer.adam_epsilon,
+        weight_decay=optimizer.weight_decay,
+        max_grad_norm=optimizer.max_grad_norm,
+        gradient_checkpointing=training.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
-        dataloader_num_workers=settings.dataloader_num_workers or 0,
-        dataloader_pin_memory=not on_cpu,
-        logging_steps=settings.logging_steps,
+        dataloader_num_workers=training.dataloader_num_workers or 0,
+        dataloader_pin_memory=training.dataloader_pin_memory and not on_cpu,
+        dataloader_drop_last=training.dataloader_drop_last,
+        logging_steps=job.tracking.logging_steps,
         logging_first_step=True,
         report_to=trackers(job),
-        save_strategy=settings.save_strategy,
-        save_steps=settings.save_steps or evaluation.eval_steps,
-        save_only_model=bool(settings.save_only_model),
+        save_strategy=job.saving.save_strategy,
+        save_steps=job.saving.save_steps or evaluation.eval_steps,
+        save_only_model=bool(job.saving.save_only_model),
         eval_strategy=evaluation.evaluation_strategy if job.eval_rows else "no",
         eval_steps=evaluation.eval_steps,
+        ddp_backend=job.distributed.ddp_backend if world()[1] > 1 else None,
+        ddp_find_unused_parameters=bool(job.distributed.ddp_find_unused_parameters),
+        ddp_broadcast_buffers=bool(job.distributed.ddp_broadcast_buffers),
         disable_tqdm=True,
         remove_unused_columns=False,
         label_names=["labels"],
@@ -85,15 +90,15 @@ def training_arguments(job: TrainingJob) -> TrainingArguments:
 
 def trackers(job: TrainingJob) -> list[str]:
     """Return the trackers to report to, without tensorboard, whose folder llmtune chooses itself."""
-    wanted = job.settings.report_to
+    wanted = job.tracking.report_to
     names = get_available_reporting_integrations() if "all" in wanted else wanted
     return [name for name in names if name not in ("none", "tensorboard")]
 
 
 def tensorboard(job: TrainingJob) -> TensorBoardCallback | None:
     """Return the callback that writes to `--logging_dir`, or None when it is not wanted."""
-    if not {"tensorboard", "all"} & set(job.settings.report_to):
+    if not {"tensorboard", "all"} & set(job.tracking.report_to):
         return None
     from torch.utils.tensorboard import SummaryWriter
 
-    return TensorBoardCallback(SummaryWriter(job.settings.logging_dir or str(job.folder / "runs")))
+    return TensorBoardCallback(SummaryWriter(job.tracking.logging_dir or str(job.folder / "runs")))

@@ -23,6 +23,6 @@ def llmtune_check_plan(plan: Any, config: Any) -> Iterable[str]:
 
     for flag, known in (("optim", OptimizerNames), ("lr_scheduler_type", SchedulerType)):
         names = [one.value for one in known]
-        value = getattr(config.training, flag)
+        value = getattr(config.optimizer, flag)
         if value not in names:
             yield f"--{flag} {value!r} is unknown; {did_you_mean(value, names) or 'known are ' + ', '.join(names)}"

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from llmtune.api import Section
+from llmtune.api import Section, pending
 
 
 class LoraOptions(Section):
@@ -32,6 +32,10 @@ class LoraOptions(Section):
     )
     use_rslora: bool = Field(False, description="Scale by alpha / sqrt(rank) (arXiv:2312.03732).")
     use_dora: bool = Field(False, description="Train magnitude and direction apart (arXiv:2402.09353).")
+
+    lora_lr_ratio: float | None = pending(
+        None, gt=0, description="LoRA+: B learns this many times faster than A (arXiv:2402.12354)."
+    )
 
     @field_validator("init_lora_weights")
     @classmethod

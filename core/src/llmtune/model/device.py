@@ -1,4 +1,4 @@
-"""The rule for --dtype AUTO."""
+"""What this machine computes on."""
 
 from __future__ import annotations
 
@@ -18,3 +18,10 @@ def auto_dtype(preferred: str | None = None) -> tuple[str, str]:
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return "bf16", "the CPU has bf16"
     return "fp32", "the CPU lacks bf16"
+
+
+def device_count() -> int:
+    """Return how many devices a model can be spread over: the GPUs, or the CPU alone."""
+    import torch
+
+    return torch.cuda.device_count() or 1

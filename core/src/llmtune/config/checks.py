@@ -1,0 +1,74 @@
+"""What flags of different sections say against each other, found before anything is loaded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from llmtune.config.commands import CommandConfig
+from llmtune.config.environment import world
+
+_FULL_ONLY = ("freeze_parameters", "additional_trainable_parameters")
+
+
+def problems_of(config: CommandConfig) -> Iterator[str]:
+    """Yield one line for each contradiction."""
+    yield from _tuning(config)
+    yield from _quantization(config)
+    yield from _data(config)
+    yield from _distributed(config)
+    yield from _serving(config)
+
+
+def _tuning(config: CommandConfig) -> Iterator[str]:
+    tuner = config.get("sft_type")
+    full_only = [flag for flag in _FULL_ONLY if config.given(flag)]
+    full_only += ["lisa_activated_layers"] if config.get("lisa_activated_layers") else []
+    full_only += ["use_galore"] if config.get("use_galore") else []
+    if tuner != "full":
+        yield from (f"--{flag} works with --sft_type full only, found --sft_type {tuner}" for flag in full_only)
+    if config.get("lisa_activated_layers") and config.get("use_galore"):
+        yield "--lisa_activated_layers and --use_galore exclude each other"
+    if config.get("resume_only_model") and config.get("resume_from_checkpoint") is None:
+        yield "--resume_only_model needs --resume_from_checkpoint"
+    steps, warmup = config.get("max_steps", -1), config.get("warmup_steps", 0)
+    if 0 < steps < warmup:
+        yield f"--warmup_steps {warmup} is more than --max_steps {steps}"
+
+
+def _quantization(config: CommandConfig) -> Iterator[str]:
+    bits = config.get("quantization_bit", 0)
+    writes_quantized = "export" in type(config).model_fields
+    if config.given("quant_method") and config.get("quant_method") and bits == 0 and not writes_quantized:
+        yield "--quant_method has no effect without --quantization_bit"
+    if config.get("rope_scaling") is not None and not config.given("max_length"):
+        yield "--rope_scaling needs --max_length, the length to scale to"
+
+
+def _data(config: CommandConfig) -> Iterator[str]:
+    ratio = config.get("dataset_test_ratio", 0.0) if config.given("dataset_test_ratio") else 0.0
+    if config.get("val_dataset") and ratio not in (0.0, 0.01):  # 0.01 is the default, which run files state too
+        yield "--dataset_test_ratio has no effect with --val_dataset; give one of them"
+    if config.get("train_dataset_mix_ratio") and not config.get("train_dataset_mix_ds"):
+        yield "--train_dataset_mix_ratio needs --train_dataset_mix_ds"
+    if config.get("packing") and config.get("max_length", 0) < 0:
+        yield "--packing needs --max_length, the length to pack to"
+
+
+def _distributed(config: CommandConfig) -> Iterator[str]:
+    if config.get("deepspeed") is not None and config.get("fsdp"):
+        yield "--deepspeed and --fsdp exclude each other"
+    if config.get("fsdp_config") is not None and not config.get("fsdp"):
+        yield "--fsdp_config needs --fsdp"
+    size, processes = config.get("sequence_parallel_size", 1), world()[1]
+    if math.gcd(size, processes) != size:
+        yield f"--sequence_parallel_size {size} does not divide the {processes} processes of the run"
+
+
+def _serving(config: CommandConfig) -> Iterator[str]:
+    if (config.get("ssl_keyfile") is None) != (config.get("ssl_certfile") is None):
+        yield "--ssl_keyfile and --ssl_certfile belong together"
+    if config.get("eval_url") is not None and config.get("eval_is_chat_model") is None:
+        yield "--eval_url needs --eval_is_chat_model true or false"
+    if config.get("push_to_hub") and "export" in type(config).model_fields and config.get("hub_model_id") is None:
+        yield "--push_to_hub needs --hub_model_id"

@@ -1,0 +1,37 @@
+"""Flags about the run folder and its checkpoints."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from llmtune.config.section import Section, pending
+
+
+class SavingSection(Section):
+    """Checkpoints"""
+
+    output_dir: str = Field("output", description="Where runs are written.")
+    add_output_dir_suffix: bool = Field(True, description="Append <model_type>/v<n>-<time> to --output_dir.")
+    save_strategy: Literal["steps", "epoch", "no"] = Field("steps", description="When checkpoints are written.")
+    save_steps: int | None = Field(None, ge=1, description="Steps between checkpoints. None: --eval_steps.")
+    save_total_limit: int = Field(2, ge=-1, description="Checkpoints to keep, best and last first; -1: all.")
+    save_only_model: bool | None = Field(
+        None,
+        description="Leave out what resuming needs. None: for tuners that save whole models, and with --deepspeed.",
+    )
+    save_safetensors: bool = Field(True, description="Always true: llmtune writes no pickle files.")
+    save_on_each_node: bool = pending(False, description="Write checkpoints on every machine, not on the first only.")
+    resume_from_checkpoint: str | None = Field(None, description="Checkpoint folder to go on from, exactly.")
+    resume_only_model: bool = pending(False, description="Take only the weights from --resume_from_checkpoint.")
+    push_hub_strategy: Literal["end", "push_best", "push_last", "checkpoint", "all_checkpoints"] = pending(
+        "push_best", description="Which checkpoints are uploaded, and when."
+    )
+
+    @field_validator("save_safetensors")
+    @classmethod
+    def _no_pickle(cls, value: bool) -> bool:
+        if not value:
+            raise ValueError("must be true: .bin files are pickles, which run code when they are read")
+        return value

@@ -1,0 +1,84 @@
+"""From what was given for the flags of a command to its configuration, for the command line and for Python."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from llmtune.config.aliases import aliases, modernised
+from llmtune.config.build import build_config
+from llmtune.config.commands import COMMANDS, CommandConfig
+from llmtune.config.flags import Given, check_names
+from llmtune.config.source import option_names, plugin_flags, section_flags
+from llmtune.plugins.catalogue import Catalogue
+from llmtune.train import checkpoint
+from llmtune.train.checkpoint_files import read_arguments
+
+# What a checkpoint says about itself. Code paths (custom_register_path, trust_remote_code) are never
+# taken from it: a checkpoint may come from anybody.
+_FROM_CHECKPOINT = (
+    *("model_type", "model_id_or_path", "model_revision", "hub", "dtype"),
+    *("sft_type", "template_type", "system", "quant_method", "quantization_bit", "rope_scaling"),
+)
+_OF_THE_BASE = ("model_type", "model_id_or_path", "model_revision", "hub")
+_DATASETS = ("dataset", "val_dataset", "dataset_seed", "dataset_test_ratio", "check_dataset_strategy")
+
+
+def known_flags(command: str, catalogue: Catalogue) -> list[str]:
+    """Return the flags of `command`, those of plugins and old names included."""
+    known = [*section_flags(command), *(flag for flag, _ in plugin_flags(command, catalogue))]
+    return [*known, *aliases(known)]
+
+
+def configure(
+    command: str, given: Given, catalogue: Catalogue, *, warn: Callable[[str], None] | None = None
+) -> tuple[CommandConfig, Catalogue]:
+    """Validate `given` and return (configuration, catalogue with the local plugins that it names).
+
+    Old names become today's, with a line each through `warn`; what the user left open comes from the
+    checkpoint of `ckpt_dir`. Raises one `UsageError` with everything that is wrong.
+    """
+    known = known_flags(command, catalogue)
+    check_names(given, known, command)
+    given, notes = modernised(given, known)
+    for note in notes:
+        (warn or _to_stderr)(f"warning: {note}")
+    config = build_config(COMMANDS[command], given)
+    catalogue = _with_local(catalogue, config)
+    if config.get("ckpt_dir") is not None:
+        given, user = from_checkpoint(given, config, catalogue), frozenset(given)
+        config = build_config(COMMANDS[command], given, user)
+    return config, catalogue
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _with_local(catalogue: Catalogue, config: CommandConfig) -> Catalogue:
+    """Add the local plugins that are not loaded yet; those on the command line are there already."""
+    from llmtune.plugins.local import add_local_plugins
+
+    present = {plugin.version for plugin in catalogue.plugins if plugin.local is not None}
+    paths = config.plugins.custom_register_path
+    return add_local_plugins(
+        catalogue, [path for path in paths if str(Path(path).expanduser().resolve()) not in present]
+    )
+
+
+def from_checkpoint(given: Given, config: Any, catalogue: Catalogue) -> Given:
+    """Return the flags that the checkpoint was trained with, the user's own on top."""
+    section = config.inference
+    folder = Path(section.ckpt_dir).expanduser()
+    checkpoint.check_complete(folder)
+    if not section.load_args_from_ckpt_dir:
+        return given
+    wanted = [*_FROM_CHECKPOINT, *(flag for entry in catalogue.entries("quantizer") for flag in option_names(entry))]
+    if section.load_dataset_config:
+        wanted += [*_DATASETS, *(flag for entry in catalogue.entries("preprocessor") for flag in option_names(entry))]
+    if {"model_type", "model_id_or_path"} & set(given):  # another base: its own model, hub and revision
+        wanted = [flag for flag in wanted if flag not in _OF_THE_BASE]
+    stored = read_arguments(folder)
+    return Given({**{flag: stored[flag] for flag in wanted if flag in stored}, **given}, given.places)

@@ -1,0 +1,49 @@
+"""A configuration as a run file: every flag with its value and its help, section by section."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from llmtune.config.build import add_options
+from llmtune.config.commands import CommandConfig
+from llmtune.config.section import Section, extra
+from llmtune.config.source import plugin_flags
+from llmtune.pipelines.behaviours import behaviours, find_behaviour
+from llmtune.plugins.catalogue import Catalogue
+
+
+def run_file(command: str, config: CommandConfig, catalogue: Catalogue) -> str:
+    """Return YAML that `llmtune COMMAND FILE` reads back to the same configuration; secrets are left out."""
+    chosen = [find_behaviour(kind, name, config, catalogue) for kind, name in behaviours(config, catalogue).items()]
+    others = [entry for flag, entry in plugin_flags(command, catalogue) if flag in config.values]
+    for entry in (*chosen, *others):
+        add_options(config, entry)
+    lines = [f"# llmtune {command} THIS_FILE"]
+    for name, part in config.sections():
+        if name != "invocation":
+            lines += _block(part, list(type(part).model_fields))
+    written = {line.partition(":")[0] for line in lines}
+    used = [(entry.kind, entry.name) for entry in chosen]
+    for key, options in config._options.items():
+        flags = [flag for flag in type(options).model_fields if key in used or flag in config.values]
+        lines += _block(options, [flag for flag in flags if flag not in written])
+    return "\n".join(lines) + "\n"
+
+
+def _block(section: Section, flags: list[str]) -> Iterator[str]:
+    if not flags:
+        return
+    values = section.model_dump(mode="json")
+    yield f"\n# {(section.__doc__ or '').splitlines()[0]}"
+    for flag in flags:
+        if not extra(type(section), flag).get("x-secret"):
+            description = type(section).model_fields[flag].description
+            yield f"{flag}: {_scalar(values[flag])}  # {description}"
+
+
+def _scalar(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
+    return text.removesuffix("...\n").rstrip("\n")
