@@ -26,6 +26,7 @@ COMMANDS = {
     "llmtune models": [LLMTUNE, "models"],
     "llmtune plugins": [LLMTUNE, "plugins"],
     "llmtune sft --learnig_rate 1e-4": [LLMTUNE, "sft", "--learnig_rate", "1e-4"],
+    "llmtune sft --help": [LLMTUNE, "sft", "--help"],
 }
 BUDGETS = {"llmtune --version": 4, "llmtune --help": 12, "llmtune models": 16, "llmtune plugins": 16}
 

@@ -44,7 +44,8 @@ def test_the_run_folder_holds_what_the_readme_says(trained: tuple[Path, Result])
     run = json.loads((folder / "run.json").read_text())
     assert run["state"] == "finished"
     assert run["plan"]["choices"]["tuner"] == "lora::lora"
-    assert "tuner lora" not in run["plan"]["resolved"].get("learning_rate", "")  # the user gave it
+    assert "learning_rate" not in run["plan"]["resolved"]  # the user gave it
+    assert run["plan"]["resolved"]["save_steps"] == {"value": 7, "rule": "--eval_steps"}
     assert json.loads((folder / "data_report.json").read_text())["read"] == 300
     assert json.loads((folder / "sft_args.json").read_text())["model_name"] == ["小智", "Ada"]
     assert {path.name for path in (folder / "images").iterdir()} >= {"loss.png", "learning_rate.png", "eval_loss.png"}

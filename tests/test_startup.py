@@ -37,7 +37,9 @@ def run(site: Path, *arguments: str) -> tuple[int, str, list[str]]:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--version"], ["--help"], ["models"], ["plugins"], ["tuners", "--json"]], ids=" ".join
+    "arguments",
+    [["--version"], ["--help"], ["models"], ["plugins"], ["tuners", "--json"], ["sft", "--help"], ["deploy", "-h"]],
+    ids=" ".join,
 )
 def test_small_commands_import_no_plugin_and_nothing_heavy(site: Path, arguments: list[str]) -> None:
     code, _, modules = run(site, *arguments)

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -68,21 +69,32 @@ def test_several_rows_are_one_batch_and_answers_come_in_their_order(answerer, en
     assert answerer.answers([]) == []
 
 
-def test_rows_are_answered_in_batches_into_a_file(answerer, engine, tmp_path):
-    said = []
+def test_rows_are_answered_in_batches_into_a_file(answerer, engine, tmp_path, capsys):
     rows = [row(f"q{number}", "label", source=f"d:{number}") for number in range(5)]
-    answer_rows(answerer, rows, tmp_path / "result.jsonl", batch_size=2, say=said.append)
+    answer_rows(answerer, rows, tmp_path / "result.jsonl", batch_size=2)
     lines = [json.loads(line) for line in (tmp_path / "result.jsonl").read_text().splitlines()]
     assert engine.batches == [2, 2, 1]
     assert [(line["query"], line["response"], line["label"], line["source"]) for line in lines] == [
         (f"q{number}", f"q{number}|", "label", f"d:{number}") for number in range(5)
     ]
-    assert len(said) == 5
-    assert "q0|" in said[0]
+    assert re.findall(r"\[query\] (.*)\n\[response\] (.*)\n\[label\] (.*)", capsys.readouterr().out) == [
+        (f"q{number}", f"q{number}|", "label") for number in range(5)
+    ]
+
+
+def test_without_verbose_there_is_a_bar_instead_of_the_answers(answerer, tmp_path, capsys):
+    answer_rows(answerer, [row("q"), row("p")], tmp_path / "r.jsonl", batch_size=1, verbose=False)
+    out, err = capsys.readouterr()
+    assert (out, "2/2" in err) == ("", True)
+
+
+def test_without_a_file_the_answers_are_shown_only(answerer, capsys):
+    answer_rows(answerer, [row("q")], None, batch_size=1)
+    assert "[response] q|" in capsys.readouterr().out
 
 
 def test_the_label_is_not_shown_to_the_model(answerer, tmp_path):
-    answer_rows(answerer, [row("q", "secret")], tmp_path / "r.jsonl", batch_size=1, say=lambda text: None)
+    answer_rows(answerer, [row("q", "secret")], tmp_path / "r.jsonl", batch_size=1)
     assert json.loads((tmp_path / "r.jsonl").read_text())["response"] == "q|"
 
 

@@ -3,8 +3,9 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field
 
-from llmtune.config.build import Words, add_options, build_config, make_section, options_class, replaced
-from llmtune.config.commands import InferConfig, SftConfig
+from llmtune.config.build import add_options, build_config, make_section, options_class, replaced
+from llmtune.config.commands import COMMANDS, InferConfig, SftConfig
+from llmtune.config.flags import Given, Words
 from llmtune.config.section import Section
 from llmtune.errors import PluginFailed, UsageError
 
@@ -86,7 +87,7 @@ def test_a_wrong_value_is_named_with_its_flag_and_what_was_found(flag, words, na
     ids=["over sections", "in a section", "too many words", "both"],
 )
 def test_all_wrong_flags_are_reported_together(values, fails):
-    problem = fails(UsageError, build_config, SftConfig, values).problem
+    problem = fails(UsageError, build_config, SftConfig, Given(values)).problem
     assert [flag for flag in values if f"--{flag}" not in problem] == []
 
 
@@ -95,30 +96,30 @@ def test_all_wrong_flags_are_reported_together(values, fails):
     [(["a", "b"], ["a", "b"]), (["a,b", "c"], ["a", "b", "c"]), (["a,"], ["a"]), ([], [])],
 )
 def test_datasets_are_separated_by_spaces_and_commas(words, names):
-    assert build_config(SftConfig, {"dataset": Words(words)}).data.dataset == names
+    assert build_config(SftConfig, Given({"dataset": Words(words)})).data.dataset == names
 
 
 @pytest.mark.parametrize("value", ["a,b", ["a", "b"]])
 def test_datasets_of_a_run_file_are_a_list_or_one_text(value):
-    assert build_config(SftConfig, {"dataset": value}).data.dataset == ["a", "b"]
+    assert build_config(SftConfig, Given({"dataset": value})).data.dataset == ["a", "b"]
 
 
 def test_a_command_keeps_its_own_defaults_beside_given_values():
-    config = build_config(InferConfig, {"system": Words(["Be kind."])})
+    config = build_config(InferConfig, Given({"system": Words(["Be kind."])}))
     assert (config.template.max_length, config.template.system) == (InferConfig().template.max_length, "Be kind.")
 
 
 def test_given_tells_what_the_user_set_from_what_is_a_default():
-    config = build_config(SftConfig, {"seed": Words(["42"])})
+    config = build_config(SftConfig, Given({"seed": Words(["42"])}))
     assert (config.given("seed"), config.given("batch_size")) == (True, False)
 
 
 def test_a_resolved_value_is_replaced_checked_and_everything_else_kept(site, fails):
-    config = build_config(SftConfig, {"seed": Words(["7"])})
-    changed = replaced(config, "training", save_steps=10)
-    assert (changed.training.save_steps, changed.training.seed, changed.given("seed")) == (10, 7, True)
-    assert config.training.save_steps is None
-    assert "--save_steps" in fails(UsageError, replaced, config, "training", save_steps=0).problem
+    config = build_config(SftConfig, Given({"seed": Words(["7"])}))
+    changed = replaced(config, "saving", save_steps=10)
+    assert (changed.saving.save_steps, changed.training.seed, changed.given("seed")) == (10, 7, True)
+    assert config.saving.save_steps is None
+    assert "--save_steps" in fails(UsageError, replaced, config, "saving", save_steps=0).problem
 
 
 OPTIONS = """
@@ -142,8 +143,8 @@ def tuner(site):
 
 
 def test_options_of_a_plugin_are_kept_on_the_config_and_in_its_flat_form(tuner):
-    entry, config = tuner(), SftConfig()
-    add_options(config, entry, {"acme_rank": Words(["16"]), "seed": Words(["1"])})
+    config = build_config(SftConfig, Given({"acme_rank": Words(["16"]), "seed": Words(["1"])}))
+    add_options(config, tuner())
     assert config.options("tuner", "t").acme_rank == 16
     assert config.flat()["acme_rank"] == 16
     assert replaced(config, "training", seed=1).options("tuner", "t").acme_rank == 16
@@ -151,13 +152,14 @@ def test_options_of_a_plugin_are_kept_on_the_config_and_in_its_flat_form(tuner):
 
 
 def test_a_wrong_option_of_a_plugin_is_named(tuner, fails):
-    assert "--acme_rank" in fails(UsageError, add_options, SftConfig(), tuner(), {"acme_rank": Words(["0"])}).problem
+    config = build_config(SftConfig, Given({"acme_rank": Words(["0"])}))
+    assert "--acme_rank" in fails(UsageError, add_options, config, tuner()).problem
 
 
 def test_an_entry_without_options_adds_none(site):
     site.install("acme", "[tuner.t]\n")
-    config = SftConfig()
-    add_options(config, site.catalogue().find("tuner", "t"), {"seed": Words(["1"])})
+    config = build_config(SftConfig, Given({"seed": Words(["1"])}))
+    add_options(config, site.catalogue().find("tuner", "t"))
     assert config.options("tuner", "t") is None
 
 
@@ -168,9 +170,9 @@ def test_options_that_fail_to_import_name_their_plugin_and_the_doctor(tuner, opt
     assert error.fix == "llmtune plugins doctor acme"
 
 
-@pytest.mark.parametrize("config_class", [SftConfig, InferConfig])
+@pytest.mark.parametrize("config_class", list(COMMANDS.values()), ids=list(COMMANDS))
 def test_every_flag_has_a_sentence_of_help_and_a_valid_default(config_class):
-    config = build_config(config_class, {})
+    config = build_config(config_class, Given())
     for name in config_class.model_fields:
         for flag, field in type(getattr(config, name)).model_fields.items():
             assert field.description, flag

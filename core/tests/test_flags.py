@@ -1,6 +1,6 @@
 import pytest
 
-from llmtune.config.flags import check_names, split_flags
+from llmtune.config.flags import check_names, short_options, split_flags
 from llmtune.errors import UsageError
 
 
@@ -21,8 +21,12 @@ def test_a_flag_takes_the_words_up_to_the_next_flag(line, words, flags):
     assert split_flags(line.split()) == (words, flags)
 
 
-def test_a_short_option_is_refused(fails):
-    assert "-x" in fails(UsageError, split_flags, ["--seed", "1", "-x"]).problem
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [("--seed 1 -x", ["-x"]), ("-x run.yaml -Y", ["-x", "-Y"]), ("--max_steps -1 --system - -- -ab a-b -é", [])],
+)
+def test_a_short_option_is_told_from_numbers_and_dashes(line, found):
+    assert short_options(line.split()) == found
 
 
 def test_known_names_pass():

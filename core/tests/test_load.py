@@ -1,6 +1,6 @@
 import pytest
 
-from llmtune.data.load import RowLoader, sample, select_datasets, split
+from llmtune.data.load import RowLoader, sample, select_dataset, split
 from llmtune.data.report import DataReport
 from llmtune.errors import DataError, UnknownName
 from llmtune.model.fetch import Fetcher
@@ -18,7 +18,7 @@ class Loading:
 
     def __call__(self, *texts, validation=(), ratio=0.25, seed=42):
         train, held_out = (
-            select_datasets([str(text) for text in group], self.catalogue) for group in (texts, validation)
+            [select_dataset(str(text), self.catalogue) for text in group] for group in (texts, validation)
         )
         return self.loader.load(train, held_out, test_ratio=ratio, seed=seed)
 
@@ -170,34 +170,34 @@ def test_a_file_of_a_plugin_is_found_beside_its_manifest(site, run_context):
 def test_a_dataset_means_the_preprocessor_of_its_own_plugin_first(site):
     for name in ("acme", "beta"):
         site.install(name, f'[dataset.{name}-d]\npreprocessor = "p"\n[preprocessor.p]\n')
-    (selected,) = select_datasets(["beta-d"], site.catalogue())
+    selected = select_dataset("beta-d", site.catalogue())
     assert selected.preprocessor.qualified == "beta::p"
 
 
 def test_a_registered_dataset_is_found_by_its_repository_id(site):
     site.install("acme", '[dataset.d]\nms = "owner/d"\n')
-    (selected,) = select_datasets(["owner/d#5"], site.catalogue())
+    selected = select_dataset("owner/d#5", site.catalogue())
     assert (selected.entry.name, selected.selector.sample) == ("d", 5)
 
 
 def test_a_qualified_dataset_is_that_of_the_plugin(site):
     for name in ("acme", "beta"):
         site.install(name, "[dataset.d]\n")
-    (selected,) = select_datasets(["beta::d"], site.catalogue())
+    selected = select_dataset("beta::d", site.catalogue())
     assert selected.entry.qualified == "beta::d"
 
 
 @pytest.mark.parametrize("text", ["missing/deep/file.jsonl", "missing.jsonl", "/no/such/folder"])
 def test_a_path_that_does_not_exist_is_named(site, text, fails):
-    error = fails(DataError, select_datasets, [text], site.catalogue())
+    error = fails(DataError, select_dataset, text, site.catalogue())
     assert (text in error.problem, "check the path" in error.fix) == (True, True)
 
 
 def test_a_misspelt_dataset_is_answered_with_the_right_one(site, fails):
     site.install("acme", "[dataset.alpaca-zh]\n")
-    assert "alpaca-zh" in fails(UnknownName, select_datasets, ["alpaca-hz"], site.catalogue()).fix
+    assert "alpaca-zh" in fails(UnknownName, select_dataset, "alpaca-hz", site.catalogue()).fix
 
 
 def test_an_unknown_dataset_is_told_what_a_file_or_a_repository_needs(site, fails):
-    fix = fails(UnknownName, select_datasets, ["zzzzz"], site.catalogue()).fix
+    fix = fails(UnknownName, select_dataset, "zzzzz", site.catalogue()).fix
     assert ("llmtune datasets" in fix, "owner/name" in fix) == (True, True)

@@ -110,7 +110,7 @@ def test_a_run_file_with_an_option_that_yaml_reads_as_true_is_explained(llmtune,
 
 def test_a_flag_wins_over_the_run_file(llmtune, file):
     _, _, err = llmtune("sft", file("batch_size: 0\nseed: x\n", "run.yaml"), "--batch_size", "1")
-    assert ("--seed" in err, "--batch_size" in err) == (True, False)
+    assert ("run.yaml:2: seed" in err, "batch_size" in err) == (True, False)
 
 
 def test_a_plugin_that_is_switched_off_is_gone_for_this_call(llmtune):

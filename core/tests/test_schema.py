@@ -2,9 +2,11 @@ import json
 
 import pytest
 
+from llmtune.config.aliases import RENAMED, SELECTORS, aliases
 from llmtune.config.commands import COMMANDS
-from llmtune.config.field_names import plugin_flags, section_flags
+from llmtune.config.invocation import InvocationSection
 from llmtune.config.schema import json_schema
+from llmtune.config.source import plugin_flags, section_flags
 from llmtune.errors import UsageError
 from llmtune.plugins.catalogue import discover
 
@@ -43,7 +45,8 @@ def test_the_schema_has_every_flag_and_accepts_the_defaults(command):
     catalogue = discover()
     schema = json_schema(command, catalogue)
     flags = {*section_flags(command), *(flag for flag, _ in plugin_flags(command, catalogue))}
-    assert set(schema["properties"]) == flags
+    flags -= set(InvocationSection.model_fields)  # of the call, not of the run
+    assert set(schema["properties"]) == flags | set(aliases(flags))
     defaults = COMMANDS[command]().flat()
     assert [flag for flag, value in defaults.items() if not accepts(schema["properties"][flag], value)] == []
     assert [flag for flag, prop in schema["properties"].items() if not prop.get("description")] == []
@@ -67,7 +70,16 @@ def test_a_flag_says_which_section_it_belongs_to():
 
 def test_a_plugin_whose_options_are_broken_is_left_out(site):
     site.install("acme", '[tuner.t]\noptions = "llmtune_plugin_acme.options:Options"\n')
-    assert set(json_schema("sft", site.catalogue())["properties"]) == set(section_flags("sft"))
+    properties = json_schema("sft", site.catalogue())["properties"]
+    assert set(properties) - {*RENAMED, *SELECTORS} == set(section_flags("sft")) - set(InvocationSection.model_fields)
+
+
+def test_an_old_name_takes_what_the_new_one_takes_and_says_so():
+    properties = json_schema("sft", discover())["properties"]
+    old, new = properties["lora_dropout_p"], properties["lora_dropout"]
+    assert (old["deprecated"], old["description"]) == (True, "Old name; write lora_dropout.")
+    assert {key: old[key] for key in ("type", "minimum")} == {key: new[key] for key in ("type", "minimum")}
+    assert "deprecated" not in new
 
 
 def test_a_command_without_a_configuration_is_answered_with_the_closest(fails):

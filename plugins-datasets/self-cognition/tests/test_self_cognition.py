@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from llmtune.config.build import Words, add_options
+from llmtune.config.build import add_options, build_config
 from llmtune.config.commands import SftConfig
+from llmtune.config.flags import Given, Words
 from llmtune.data.files import read_records
 from llmtune.errors import UsageError
 from llmtune.plugins.catalogue import discover
@@ -105,9 +106,8 @@ class TestPlan:
     @staticmethod
     def problems(**flags):
         catalogue = discover()
-        config = SftConfig()
-        given = {flag: Words(words) for flag, words in flags.items()}
-        add_options(config, catalogue.find("preprocessor", "self-cognition"), given)
+        config = build_config(SftConfig, Given({flag: Words(words) for flag, words in flags.items()}))
+        add_options(config, catalogue.find("preprocessor", "self-cognition"))
         manager = PluginManager(catalogue)
         manager.activate(["dataset-self-cognition"])
         answers = manager.event("llmtune_check_plan", plan=run_context().plan, config=config)

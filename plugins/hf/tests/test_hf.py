@@ -11,7 +11,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from llmtune.config.distributed import DistributedSection
 from llmtune.config.evaluation import EvaluationSection
+from llmtune.config.optimizer import OptimizerSection
+from llmtune.config.saving import SavingSection
+from llmtune.config.tracking import TrackingSection
 from llmtune.config.training import TrainingSection
 from llmtune.interfaces.trainer import TrainingJob
 from llmtune.testing import ManifestTests, create, load_tiny, one_thread, tiny_model
@@ -64,6 +68,26 @@ class Log:
         return {step: line[name] for step, line in self.lines if name in line}
 
 
+SECTIONS = {
+    "training": TrainingSection,
+    "optimizer": OptimizerSection,
+    "evaluation": EvaluationSection,
+    "saving": SavingSection,
+    "tracking": TrackingSection,
+    "distributed": DistributedSection,
+}
+
+
+def sections(settings):
+    """Spread settings over the sections that have them; a name that none has is a mistake of the test."""
+    names = {flag for section in SECTIONS.values() for flag in section.model_fields}
+    assert set(settings) <= names, set(settings) - names
+    return {
+        name: section(**{flag: value for flag, value in settings.items() if flag in section.model_fields})
+        for name, section in SECTIONS.items()
+    }
+
+
 @pytest.fixture
 def make_job(folder, tmp_path):
     """Builds a job on a fresh base model with `sft_type`; keywords are training settings."""
@@ -73,7 +97,6 @@ def make_job(folder, tmp_path):
         torch.manual_seed(0)
         loaded = load_tiny(folder)
         model = tuner.load(loaded.model, resume_from, trainable=True) if resume_from else tuner.prepare(loaded.model)
-        evaluation = {key: settings.pop(key) for key in list(settings) if key in EvaluationSection.model_fields}
         run_folder = tmp_path / name
         run_folder.mkdir(exist_ok=True)
         defaults = {
@@ -95,8 +118,7 @@ def make_job(folder, tmp_path):
             tuner=tuner,
             train_rows=rows,
             eval_rows=list(eval_rows),
-            settings=TrainingSection(**{**defaults, **settings}),
-            evaluation=EvaluationSection(**evaluation),
+            **sections({**defaults, **settings}),
             folder=run_folder,
             resume_from=resume_from,
             callbacks=[Log()],

@@ -163,6 +163,13 @@ def test_pickles_are_not_downloaded(server, hub):
     assert sorted(server.fetched) == sorted(found)
 
 
+def test_without_weights_only_the_small_files_are_fetched(server, hub):
+    hub.snapshot(REPO, kind="model", weights=False)
+    assert "config.json" in server.fetched
+    assert "model.safetensors" not in server.fetched
+    assert (hub.snapshot(REPO, kind="model") / "model.safetensors").read_bytes() == b"weights"
+
+
 def test_a_second_snapshot_fetches_no_file(server, hub):
     hub.snapshot(REPO, kind="model")
     server.fetched.clear()

@@ -14,7 +14,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 @app.command(context_settings={"help_option_names": ["-h", "--help"]})
 def config_schema(
-    context: typer.Context, command: Annotated[str, typer.Argument(help="sft, infer or inspect")] = "sft"
+    context: typer.Context, command: Annotated[str, typer.Argument(help="sft, infer, inspect ...")] = "sft"
 ) -> None:
     """Print the JSON schema of a command's run file."""
     from llmtune.config.schema import json_schema

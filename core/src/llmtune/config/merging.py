@@ -10,8 +10,10 @@ from llmtune.config.section import Section, pending
 class MergingSection(Section):
     """Merging"""
 
-    merge_lora: bool = pending(False, description="Merge the adapter into the base model; writes <ckpt_dir>-merged.")
-    merge_device_map: str | None = pending(None, description="Where to merge: cpu, auto, cuda:0. None: cpu.")
+    merge_lora: bool = Field(False, description="Merge the adapter into the base model; writes <ckpt_dir>-merged.")
+    merge_device_map: str | None = pending(
+        None, works=["cpu"], description="Where to merge: cpu, auto, cuda:0. None: cpu."
+    )
     save_safetensors: bool = Field(True, description="Always true: llmtune writes no pickle files.")
 
     @field_validator("save_safetensors")

@@ -209,7 +209,7 @@ def panels(command: str, catalogue: Catalogue) -> Iterator[Panel]:
     for kind in OPTION_KINDS[command]:
         for entry in catalogue.entries(kind):
             if entry.facts.get("options") is not None:
-                yield _plugin_panel(entry, differing)
+                yield options_panel(entry, differing)
 
 
 def _title(path: Path, class_name: str) -> str:
@@ -225,7 +225,8 @@ def _option_defaults(command: str) -> dict[str, Any]:
     return {}
 
 
-def _plugin_panel(entry: Entry, defaults: Mapping[str, Any]) -> Panel:
+def options_panel(entry: Entry, defaults: Mapping[str, Any] | None = None) -> Panel:
+    """Return the flags of an entry's options; `defaults` are those that a command sets differently."""
     label = f"{entry.kind} {entry.name}"
     options = entry.facts["options"]
     try:

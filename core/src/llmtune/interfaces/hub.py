@@ -12,10 +12,18 @@ class Hub(ABC):
 
     @abstractmethod
     def snapshot(
-        self, repo: str, *, kind: Literal["model", "dataset"], revision: str | None = None, cached_only: bool = False
+        self,
+        repo: str,
+        *,
+        kind: Literal["model", "dataset"],
+        revision: str | None = None,
+        cached_only: bool = False,
+        weights: bool = True,
     ) -> Path:
         """Return the local folder of `repo`, downloading what is missing.
 
+        With `weights` False a hub may leave out weight files: tokenizer and config are enough. Such a
+        folder is no copy of the repository for a later call with `weights`.
         Raises `HubUnreachable` when the hub does not answer, `NotInCache` when `cached_only` and the
         cache holds no complete copy, `UnknownName` when the hub has no such repository.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from llmtune.errors import HubUnreachable, NotInCache, PluginFailed, UnknownName, UsageError
 from llmtune.interfaces.hub import Hub
@@ -42,15 +42,18 @@ class Fetcher:
         ids: Mapping[str, str],
         hub: str | None = None,
         revision: str | None = None,
+        weights: bool = True,
     ) -> Fetched:
         """Return the folder of `name`, from the cache of any candidate hub or else from the first that answers.
 
-        `ids` are its repository ids by hub key; empty means that `name` is itself an id.
+        `ids` are its repository ids by hub key; empty means that `name` is itself an id. `weights` False
+        asks for tokenizer and config only.
         """
         candidates = self._candidates(name, kind, ids, hub)
+        how: dict[str, Any] = {"kind": kind, "revision": revision, "weights": weights}
         for entry, repo in candidates:
             try:
-                return self._snapshot(entry, repo, kind, revision, cached_only=True)
+                return self._snapshot(entry, repo, cached_only=True, **how)
             except (NotInCache, PluginFailed):
                 continue
         if self.offline:
@@ -59,15 +62,13 @@ class Fetcher:
                 f"{kind} {name!r} is not in the cache ({tried})",
                 fix="run once without --offline, or name a local folder",
             )
-        return self._first_that_answers(name, kind, candidates, revision)
+        return self._first_that_answers(name, candidates, how)
 
-    def _first_that_answers(
-        self, name: str, kind: Literal["model", "dataset"], candidates: list[tuple[Entry, str]], revision: str | None
-    ) -> Fetched:
+    def _first_that_answers(self, name: str, candidates: list[tuple[Entry, str]], how: Mapping[str, Any]) -> Fetched:
         failures: list[str] = []
         for number, (entry, repo) in enumerate(candidates):
             try:
-                return self._snapshot(entry, repo, kind, revision, cached_only=False)
+                return self._snapshot(entry, repo, cached_only=False, **how)
             except (HubUnreachable, UnknownName, PluginFailed) as error:
                 failures.append(f"{entry.name}: {error.problem}")
                 if number + 1 < len(candidates):
@@ -75,7 +76,9 @@ class Fetcher:
                     self.run.say(
                         f"note: {failures[-1]}\n      trying {other.name} ({repo}); --hub chooses one for good"
                     )
-        raise HubUnreachable(f"{kind} {name!r} cannot be fetched\n  " + "\n  ".join(failures), fix=self._way_out())
+        raise HubUnreachable(
+            f"{how['kind']} {name!r} cannot be fetched\n  " + "\n  ".join(failures), fix=self._way_out()
+        )
 
     def _way_out(self) -> str:
         hubs = ", ".join(entry.name for entry in self.manager.catalogue.entries("hub"))
@@ -84,12 +87,10 @@ class Fetcher:
             "or --offline once it is in the cache"
         )
 
-    def _snapshot(
-        self, entry: Entry, repo: str, kind: Literal["model", "dataset"], revision: str | None, *, cached_only: bool
-    ) -> Fetched:
+    def _snapshot(self, entry: Entry, repo: str, **how: Any) -> Fetched:
         check_requirements(entry)
         hub: Hub = self.manager.provide("llmtune_create_hub", entry, name=entry.name, options=None, run=self.run)
-        folder = hub.snapshot(repo, kind=kind, revision=revision, cached_only=cached_only)
+        folder = hub.snapshot(repo, **how)
         return Fetched(folder=folder, source=f"{entry.name}:{repo}")
 
     def _candidates(self, name: str, kind: str, ids: Mapping[str, str], prefix: str | None) -> list[tuple[Entry, str]]:

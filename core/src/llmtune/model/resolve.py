@@ -60,13 +60,17 @@ def _by_id(repo: str, catalogue: Catalogue) -> Entry:
     )
 
 
-def fetch_model(choice: ModelChoice, fetcher: Fetcher, revision: str | None = None) -> ModelSpec:
-    """Return the spec with its local folder, fetching it when needed."""
+def fetch_model(
+    choice: ModelChoice, fetcher: Fetcher, revision: str | None = None, *, weights: bool = True
+) -> ModelSpec:
+    """Return the spec with its local folder, fetching it when needed (without `weights`: tokenizer and config)."""
     entry = choice.entry
     if choice.path is not None:
         return ModelSpec(name=entry.name, facts=entry.facts, folder=choice.path, source=str(choice.path))
     ids = {} if choice.repo else hub_ids(entry.facts)
     if not ids and choice.repo is None:
         return ModelSpec(name=entry.name, facts=entry.facts, folder=None, source=str(entry.plugin))
-    fetched = fetcher.fetch(choice.repo or entry.name, kind="model", ids=ids, hub=choice.hub, revision=revision)
+    fetched = fetcher.fetch(
+        choice.repo or entry.name, kind="model", ids=ids, hub=choice.hub, revision=revision, weights=weights
+    )
     return ModelSpec(name=entry.name, facts=entry.facts, folder=fetched.folder, source=fetched.source)

@@ -20,10 +20,13 @@ from llmtune.train.checkpoint_files import read_arguments
 # taken from it: a checkpoint may come from anybody.
 _FROM_CHECKPOINT = (
     *("model_type", "model_id_or_path", "model_revision", "hub", "dtype"),
-    *("sft_type", "template_type", "system", "quant_method", "quantization_bit", "rope_scaling"),
+    *("sft_type", "template_type", "system", "tools_prompt", "quant_method", "quantization_bit", "rope_scaling"),
 )
 _OF_THE_BASE = ("model_type", "model_id_or_path", "model_revision", "hub")
-_DATASETS = ("dataset", "val_dataset", "dataset_seed", "dataset_test_ratio", "check_dataset_strategy")
+_DATASETS = (
+    *("dataset", "val_dataset", "dataset_seed", "dataset_test_ratio", "check_dataset_strategy"),
+    *("train_dataset_sample", "val_dataset_sample"),
+)
 
 
 def known_flags(command: str, catalogue: Catalogue) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from llmtune.config.commands import InferConfig
 from llmtune.data.report import DataReport
@@ -13,28 +12,20 @@ from llmtune.errors import DataError, OutputError
 from llmtune.infer.answer import Answerer, answer_rows
 from llmtune.infer.chat import chat
 from llmtune.interfaces.engine import Engine
-from llmtune.interfaces.tuner import Tuner
-from llmtune.pipelines.prepare import (
-    Prepared,
-    find_model,
-    load_model,
-    make_template,
-    prepare,
-    row_loader,
-)
+from llmtune.pipelines.merge import merged
+from llmtune.pipelines.prepare import Prepared, prepare, row_loader
+from llmtune.pipelines.trained import checkpoint_folder, load_trained, trained_template
 from llmtune.plugins.catalogue import Catalogue
-from llmtune.specs import LoadedModel, ModelSpec, Row
-from llmtune.train.checkpoint_files import read_template
+from llmtune.specs import Row
 
 
 def infer(config: InferConfig, catalogue: Catalogue) -> Path | None:
     """Chat, or answer the validation rows and return the file with the results."""
     prepared = prepare("infer", config, catalogue)
     config = prepared.config
-    folder = Path(config.inference.ckpt_dir).expanduser() if config.inference.ckpt_dir else None
     rows = [] if config.inference.eval_human else load_rows(prepared)
-    loaded = load_trained(prepared, folder)
-    _, template = make_template(prepared, loaded.tokenizer, _stored_template(prepared, folder))
+    loaded = merged(prepared) if config.merging.merge_lora else load_trained(prepared)
+    _, template = trained_template(prepared, loaded.tokenizer)
     engine: Engine = prepared.provide("llmtune_create_engine", "engine")
     with closing(engine):
         engine.start(loaded.model, loaded.tokenizer)
@@ -42,17 +33,11 @@ def infer(config: InferConfig, catalogue: Catalogue) -> Path | None:
         if config.inference.eval_human:
             chat(answerer, stream=config.inference.stream)
             return None
-        result = _result_file(config, folder) if config.inference.save_result else None
+        result = _result_file(config, checkpoint_folder(config)) if config.inference.save_result else None
         verbose = config.inference.verbose if config.inference.verbose is not None else len(rows) < 100
         answer_rows(answerer, rows, result, batch_size=config.inference.infer_batch_size, verbose=verbose)
     prepared.run.say(f"{len(rows)} answers" + (f": {result}" if result else ""))
     return result
-
-
-def _stored_template(prepared: Prepared[InferConfig], folder: Path | None) -> Any:
-    user_chose = prepared.config.given("template_type") and "AUTO" not in prepared.config.values["template_type"]
-    stored = read_template(folder) if folder else None
-    return None if stored is None or (user_chose and stored.name != prepared.choices.template.name) else stored
 
 
 def load_rows(prepared: Prepared[InferConfig]) -> list[Row]:
@@ -71,21 +56,6 @@ def load_rows(prepared: Prepared[InferConfig]) -> list[Row]:
         )
     limit = config.inference.show_dataset_sample
     return rows if limit < 0 else rows[:limit]
-
-
-def load_trained(prepared: Prepared[InferConfig], folder: Path | None) -> LoadedModel:
-    """Load the base model with the checkpoint's adapter, or the whole model of the checkpoint."""
-    if folder is None:
-        return load_model(prepared, find_model(prepared), weights=True)
-    if prepared.choices.behaviours["tuner"].facts.get("saves") == "model":
-        entry = prepared.choices.model.entry
-        return load_model(
-            prepared, ModelSpec(name=entry.name, facts=entry.facts, folder=folder, source=str(folder)), weights=True
-        )
-    loaded = load_model(prepared, find_model(prepared), weights=True)
-    tuner: Tuner = prepared.provide("llmtune_create_tuner", "tuner")
-    loaded.model = tuner.load(loaded.model, folder)
-    return loaded
 
 
 def _result_file(config: InferConfig, folder: Path | None) -> Path:

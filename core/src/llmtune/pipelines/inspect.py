@@ -27,7 +27,7 @@ def inspect(config: InspectConfig, catalogue: Catalogue) -> None:
     report, section = DataReport(), config.inspection
     loader = row_loader(prepared, report)
     rows = loader.load(prepared.choices.train, [], test_ratio=0.0, seed=section.seed).train
-    tokenizer = load_model(prepared, find_model(prepared), weights=False).tokenizer
+    tokenizer = load_model(prepared, find_model(prepared, weights=False), weights=False).tokenizer
     _, template = make_template(prepared, tokenizer)
     console = Console(width=terminal_width() or None, highlight=False, soft_wrap=True)
     if section.row >= len(rows):

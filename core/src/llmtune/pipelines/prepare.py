@@ -220,9 +220,12 @@ def row_loader(prepared: Prepared[Any], report: DataReport) -> RowLoader:
     return RowLoader(prepared.manager, fetcher(prepared), prepared.run, prepared.config.options, report)
 
 
-def find_model(prepared: Prepared[Any]) -> ModelSpec:
-    """Fetch the model and remember the hub it came from, so that a checkpoint finds the same weights."""
-    spec = fetch_model(prepared.choices.model, fetcher(prepared), prepared.config.model.model_revision)
+def find_model(prepared: Prepared[Any], *, weights: bool = True) -> ModelSpec:
+    """Fetch the model, or without `weights` its tokenizer and config.
+
+    The hub it came from is remembered, so that a checkpoint finds the same weights.
+    """
+    spec = fetch_model(prepared.choices.model, fetcher(prepared), prepared.config.model.model_revision, weights=weights)
     hub, colon, _ = spec.source.partition(":")
     if colon and hub in {entry.name for entry in prepared.manager.catalogue.entries("hub")}:
         prepared.config = replaced(prepared.config, "hub", hub=hub)

@@ -47,7 +47,7 @@ def sft(config: SftConfig, catalogue: Catalogue) -> RunResult | None:
     check_writable(Path(config.saving.output_dir))
     report = DataReport()
     rows = load_rows(prepared, report)
-    spec = find_model(prepared)
+    spec = find_model(prepared, weights=not config.rehearsal.dry_run)
     tokenizer = load_model(prepared, spec, weights=False).tokenizer
     template_spec, template = make_template(prepared, tokenizer)
     train_rows, eval_rows = encode(prepared, rows, template, report)

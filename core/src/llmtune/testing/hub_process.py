@@ -57,11 +57,17 @@ class HubProcess(Hub):
         self._process.communicate()
 
     def snapshot(
-        self, repo: str, *, kind: Literal["model", "dataset"], revision: str | None = None, cached_only: bool = False
+        self,
+        repo: str,
+        *,
+        kind: Literal["model", "dataset"],
+        revision: str | None = None,
+        cached_only: bool = False,
+        weights: bool = True,
     ) -> Path:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        question = [repo, {"kind": kind, "revision": revision, "cached_only": cached_only}]
+        question = [repo, {"kind": kind, "revision": revision, "cached_only": cached_only, "weights": weights}]
         self._process.stdin.write(json.dumps(question) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline() or '{"crash": "the process ended"}')

