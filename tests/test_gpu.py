@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import NAMES, Llmtune
+from command_line import NAMES, Llmtune, llmtune_process
+from safetensors.torch import load_file
 
 from llmtune.testing.tiny import tiny_model
 
@@ -62,3 +63,29 @@ def test_a_run_on_the_gpu_learns_saves_and_answers(
     )
     answered = llmtune("infer", "--ckpt_dir", str(checkpoint), *ask)
     assert answered.code == 0, answered.err
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_two_gpus_train_what_one_trains_with_the_same_rows_in_a_step(model: Path, tmp_path: Path) -> None:
+    base = ("--model_type", "smollm2-135m-instruct", "--model_id_or_path", str(model), "--dtype", "fp32")
+    data = ("--dataset", "self-cognition#21", *NAMES, "--dataset_test_ratio", "0.2", "--lora_dropout", "0")
+    loop = ("--learning_rate", "1e-2", "--max_steps", "6", "--eval_steps", "6", "--logging_steps", "1")
+    output = ("--add_output_dir_suffix", "false", "--disable_tqdm", "--report_to", "none", "--output_dir")
+    flags = ("sft", *base, *data, *loop)
+    one, two = tmp_path / "one", tmp_path / "two"
+    alone = llmtune_process(
+        *flags, "--gradient_accumulation_steps", "4", *output, str(one), CUDA_VISIBLE_DEVICES="0", NPROC_PER_NODE="1"
+    )
+    pair = llmtune_process(
+        *flags, "--gradient_accumulation_steps", "2", *output, str(two), CUDA_VISIBLE_DEVICES="0,1", NPROC_PER_NODE="2"
+    )
+    assert (alone.code, pair.code) == (0, 0), alone.err + pair.err
+    record = json.loads((two / "run.json").read_text())
+    assert record["plan"]["resolved"]["ddp_backend"]["value"] == "nccl"
+    assert len(list(two.glob("checkpoint-6/rng_state_*.pth"))) == 2
+    expected, found = (load_file(folder / "checkpoint-6/adapter_model.safetensors") for folder in (one, two))
+    for name, value in expected.items():
+        assert (found[name] - value).norm() <= 1e-4 * value.norm(), name
+    logs = [(folder / "logging.jsonl").read_text().splitlines() for folder in (one, two)]
+    losses = [[line["eval_loss"] for line in map(json.loads, lines) if "eval_loss" in line] for lines in logs]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)

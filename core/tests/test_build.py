@@ -176,3 +176,28 @@ def test_every_flag_has_a_sentence_of_help_and_a_valid_default(config_class):
     for name in config_class.model_fields:
         for flag, field in type(getattr(config, name)).model_fields.items():
             assert field.description, flag
+
+
+@pytest.mark.parametrize(("words", "value"), [(["None", "Ada"], [None, "Ada"]), (["None"], [None]), ([], [])])
+def test_none_among_words_is_none_where_the_list_may_hold_it(words, value):
+    class Names(Section):
+        """Names"""
+
+        names: list[str | None] = Field([])
+        plain: list[str] = Field([])
+
+    assert make_section(Names, {"names": Words(words)}).names == value
+    assert make_section(Names, {"plain": Words(words)}).plain == words
+
+
+@pytest.mark.parametrize("word", ['{"a":' * 5000, '{"a": ' + "9" * 5000 + "}"], ids=["depth", "digits"])
+def test_json_that_python_cannot_read_is_named(word, fails):
+    assert (
+        "--mapping takes a JSON mapping" in fails(UsageError, make_section, Every, {"mapping": Words([word])}).problem
+    )
+
+
+@pytest.mark.parametrize("path", ["no/such/file.py", "\ud800", "\x00", "x" * 300, "~nobody-of-this-name/x.py"])
+def test_a_local_file_that_is_not_there_is_named(path, fails):
+    problem = fails(UsageError, build_config, SftConfig, Given({"custom_register_path": Words([path])})).problem
+    assert ("--custom_register_path" in problem, "no such file or folder" in problem) == (True, True)

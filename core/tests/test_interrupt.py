@@ -62,3 +62,19 @@ def test_another_thread_leaves_the_handlers_to_their_owner():
 
 def test_nobody_asked_to_stop_at_first():
     assert not StopRequest()
+
+
+def test_the_first_signal_is_no_second_one_after_another_rank_asked_to_stop():
+    """Signals reach the ranks one after the other, and the ranks tell each other in between."""
+    with stop_requests() as request:
+        request.signal = signal.SIGINT
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_one_process_agrees_with_itself():
+    with stop_requests() as request:
+        assert (request.agreed(), request.signal) == (False, None)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert (request.agreed(), request.signal) == (True, signal.SIGTERM)

@@ -2,11 +2,11 @@ import sys
 
 import pytest
 
-import llmtune
 from llmtune.errors import ManifestError, PluginFailed, UsageError
-from llmtune.plugins.local import add_local_plugins
+from llmtune.plugins.catalogue import discover
+from llmtune.plugins.local import add_local_plugins, with_session
 from llmtune.plugins.manager import PluginManager
-from llmtune.specs import DatasetSpec, LoadOptions, ModelSpec
+from llmtune.specs import DatasetSpec, LoadOptions, ModelSpec, SplitRecords
 
 
 def provide(catalogue, run, hook, kind, name, /, **arguments):
@@ -47,12 +47,51 @@ def test_a_model_is_registered_with_its_facts_and_loaded_by_its_function(local, 
     assert (loaded.model, loaded.tokenizer) == ("model", (str(tmp_path), torch.float32, {"a": 1}))
 
 
+def test_a_model_function_gets_only_the_keywords_that_somebody_asked_for(local, run_context):
+    catalogue = local(
+        "from llmtune import register_model\n"
+        "def load(model_dir, torch_dtype, model_kwargs, load_model=True, **kwargs): return None, kwargs\n"
+        "register_model('m', None, None, 'chatml', load, automodel_class=dict, function_kwargs={'own': 1})\n"
+    )
+    for flags, asked in [({}, {}), ({"use_flash_attn": False}, {"use_flash_attn": False})]:
+        options = LoadOptions(weights=False, **flags)
+        spec = ModelSpec(name="m", facts=catalogue.find("model", "m").facts, folder=None)
+        loaded = provide(catalogue, run_context, "llmtune_load_model", "model", "m", spec=spec, options=options)
+        assert loaded.tokenizer == {"own": 1, "automodel_class": dict, **asked}
+
+
+def test_facts_of_a_model_are_told_from_annotations(local):
+    catalogue = local(
+        "import torch\nfrom llmtune import register_model\n"
+        "register_model('m', 'o/m', 'W_pack', torch_dtype=torch.float16, revision='v1.0', acme='a/m', size='7B',\n"
+        "               support_vllm=True, ignore_file_pattern='.+bin$')\n"
+    )
+    assert catalogue.find("model", "m").facts == {
+        "ms": "o/m",
+        "acme": "a/m",
+        "template": "chatml",
+        "tuner": {"target_modules": ["W_pack"]},
+        "dtype": "fp16",
+        "revision": "v1.0",
+        "size": "7B",
+        "annotations": {"support_vllm": True, "ignore_file_pattern": ".+bin$"},
+        "family": "m",
+    }
+
+
+def test_a_dtype_that_no_flag_has_is_refused(local, fails):
+    text = "from llmtune import register_model\nregister_model('m', 'o/m', torch_dtype='float64')"
+    assert "torch.bfloat16" in fails(UsageError, local, text).problem
+
+
 def test_the_tokenizer_alone_is_asked_for_without_a_dtype(local, run_context):
     spec, options = ModelSpec(name="my-model", facts={}, folder=None), LoadOptions(weights=False)
     catalogue = local(MODEL_CALL)
     loaded = provide(catalogue, run_context, "llmtune_load_model", "model", "my-model", spec=spec, options=options)
     assert (loaded.model, loaded.tokenizer) == (None, (None, None, {}))
 
+
+ANNOTATED = {"is_main": False, "note": "a text"}
 
 DATASET_CALL = """
 from llmtune import register_dataset
@@ -73,10 +112,89 @@ def test_a_dataset_is_read_by_its_function(local, run_context, text):
     assert provide(catalogue, run_context, "llmtune_load_dataset", "dataset", "d", **arguments) == [{"query": "q"}]
 
 
+# --- SWIFT's signatures of register_dataset -------------------------------------------------------
+
+SWIFT_FUNCTION = """
+from llmtune import register_dataset, get_dataset_from_repo
+def repair(record): return record
+def get(dataset_id, train, val, preprocess, **kwargs):
+    return [{"asked": (dataset_id, train, val, preprocess is repair, kwargs)}]
+"""
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "register_dataset('d', 'o/d', ['train'], [('a', 'test')], repair, get, function_kwargs={'n': 1})",
+        "register_dataset('d', 'o/d', ['train'], [('a', 'test')], repair, function_kwargs={'n': 1})(get)",
+    ],
+    ids=["call", "decorator"],
+)
+def test_a_function_with_parameters_is_called_as_swift_does_and_preprocesses_itself(local, run_context, call):
+    catalogue = local(SWIFT_FUNCTION + call)
+    arguments = {"spec": DatasetSpec(name="d"), "split": "train"}
+    (record,) = provide(catalogue, run_context, "llmtune_load_dataset", "dataset", "d", **arguments)
+    assert record["asked"] == ("o/d", ["train"], [("a", "test")], True, {"n": 1})
+    assert "preprocessor" not in catalogue.find("dataset", "d").facts
+
+
+def test_a_function_may_return_a_validation_part(local, run_context):
+    catalogue = local(SWIFT_FUNCTION + "register_dataset('d', get_function=lambda: ([{'q': 1}], [{'q': 2}]))")
+    arguments = {"spec": DatasetSpec(name="d"), "split": "train"}
+    found = provide(catalogue, run_context, "llmtune_load_dataset", "dataset", "d", **arguments)
+    assert found == SplitRecords(train=[{"q": 1}], validation=[{"q": 2}])
+
+
+def test_a_function_may_return_none_as_the_validation_part(local, run_context):
+    catalogue = local(SWIFT_FUNCTION + "register_dataset('d', get_function=lambda: ([{'q': 1}], None))")
+    arguments = {"spec": DatasetSpec(name="d"), "split": "train"}
+    found = provide(catalogue, run_context, "llmtune_load_dataset", "dataset", "d", **arguments)
+    assert (list(found.train), list(found.validation)) == ([{"q": 1}], [])
+
+
+def test_optional_parameters_of_a_function_keep_their_defaults(local, run_context):
+    catalogue = local(SWIFT_FUNCTION + "register_dataset('d', get_function=lambda count=2: [{'n': count}])")
+    arguments = {"spec": DatasetSpec(name="d"), "split": "train"}
+    assert provide(catalogue, run_context, "llmtune_load_dataset", "dataset", "d", **arguments) == [{"n": 2}]
+
+
+@pytest.mark.parametrize(
+    ("call", "facts"),
+    [
+        (
+            "'o/d', [('a', 'train'), 'dev'], ['test'], repair, get_dataset_from_repo, task='chat', tags=['x']",
+            {
+                "subsets": [["a", "train"], ["default", "dev"]],
+                "val_subsets": [["default", "test"]],
+                "tags": ["chat", "x"],
+            },
+        ),
+        ("'o/d', ['a', 'b'], repair, get_dataset_from_repo", {"subsets": [["a", "train"], ["b", "train"]]}),
+        ("'o/d', ['a'], repair, split=['train', 'dev']", {"subsets": [["a", "train"], ["a", "dev"]]}),
+        ("'o/d', None, repair, get_dataset_from_repo", {}),
+        ("'o/d', preprocess_func=repair, subsets=['a']", {"subsets": [["a", "train"]]}),
+        ("'o/d', preprocess_func=repair, is_main=False, note='a text'", {"annotations": ANNOTATED}),
+    ],
+    ids=["2023", "2024", "2024 splits", "2024 without subsets", "keywords", "annotations"],
+)
+def test_a_dataset_of_a_repository_is_registered_as_facts(local, call, facts):
+    catalogue = local(f"{SWIFT_FUNCTION}register_dataset('d', {call})")
+    assert catalogue.find("dataset", "d").facts == {"ms": "o/d", "preprocessor": "d", **facts}
+
+
+def test_a_dataset_on_disk_is_a_path_from_the_root(local, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_text("{}")
+    facts = (
+        local("from llmtune import register_dataset\nregister_dataset('d', 'rows.jsonl')").find("dataset", "d").facts
+    )
+    assert facts == {"file": str(tmp_path / "rows.jsonl")}
+
+
 def test_a_dataset_brings_its_own_preprocessor(local, run_context):
     catalogue = local(
         "from llmtune import register_dataset\n"
-        "register_dataset('d', 'o/d', lambda record: {'seen': record}, hf_dataset_id='O/D')\n"
+        "register_dataset('d', 'o/d', preprocess_func=lambda record: {'seen': record}, hf_dataset_id='O/D')\n"
     )
     facts = {"ms": "o/d", "hf": "O/D", "preprocessor": "d"}
     assert catalogue.find("dataset", "d").facts == facts
@@ -143,19 +261,9 @@ def test_a_function_that_only_looks_like_a_hook_is_not_called(local, run_context
     assert manager.event("llmtune_check_plan", plan=run_context.plan, config=None) == []
 
 
-@pytest.mark.parametrize(
-    ("call", "name"),
-    [
-        (lambda: llmtune.register_model("m"), "register_model"),
-        (lambda: llmtune.register_dataset("d"), "register_dataset"),
-        (lambda: llmtune.register_template("t", {}), "register_template"),
-        (lambda: llmtune.register_tuner("t"), "register_tuner"),
-        (lambda: llmtune.register_command("c", print, help=""), "register_command"),
-    ],
-)
-def test_nothing_is_registered_outside_of_a_registration_file(call, name, fails):
-    error = fails(UsageError, call)
-    assert (name in error.problem, "--custom_register_path" in error.fix) == (True, True)
+def test_what_a_file_registers_stays_out_of_the_process(local):
+    local("from llmtune import register_tuner\nregister_tuner('t', print)\n")
+    assert with_session(discover(entry_points=[])).get("tuner", "t") is None
 
 
 def test_a_file_that_fails_is_named_with_the_line_and_the_cause(local, tmp_path, fails):
@@ -246,9 +354,3 @@ def test_a_folder_whose_module_fails_is_a_failed_plugin(site, tmp_path, monkeypa
 def test_a_folder_without_a_manifest_is_refused(site, tmp_path, fails):
     error = fails(ManifestError, add_local_plugins, site.catalogue(), [str(tmp_path)])
     assert ("llmtune-plugin.toml" in error.problem, str(tmp_path) in error.problem) == (True, True)
-
-
-def test_llmtune_offers_only_the_registration_functions():
-    with pytest.raises(AttributeError, match="no_such_name"):
-        _ = llmtune.no_such_name
-    assert all(callable(getattr(llmtune, name)) for name in llmtune.__all__)

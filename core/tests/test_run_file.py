@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from llmtune.config.run_file import read_run_file
@@ -27,7 +29,10 @@ def test_json_is_read_with_the_line_of_each_option(read, indent):
 
 
 def test_json_takes_what_json_takes(read):
-    assert read(r'{"output_dir": "a\/b", "system": "\u4f60"}', "run.json")[0] == {"output_dir": "a/b", "system": "你"}
+    assert read(r'{"output_dir": "a\/b", "system": "\u4f60\ud83d\ude00"}', "run.json")[0] == {
+        "output_dir": "a/b",
+        "system": "你😀",
+    }
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "---\n"])
@@ -64,3 +69,44 @@ def test_a_file_in_another_encoding_is_named(read, fails):
 def test_a_missing_file_is_named(tmp_path, fails):
     problem = fails(UsageError, read_run_file, tmp_path / "missing.yaml").problem
     assert ("missing.yaml" in problem, "No such file" in problem) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("value", "read_as"),
+    [("2024-01-01", "2024-01-01"), ("1e3", "1e3"), ("&a [1]", [1]), ("{1: 2}", {1: 2}), ("1:30", 90), ("~", None)],
+)
+def test_values_are_what_json_has(read, value, read_as):
+    assert read(f"a: {value}\n")[0] == {"a": read_as}
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("!!int ''", "index out of range"),
+        ("!!float x", "could not convert"),
+        ("9" * 5000, "digits"),
+    ],
+    ids=["int", "float", "digits"],
+)
+def test_a_value_that_cannot_be_read_is_named_with_file_line_and_option(read, value, problem, fails):
+    found = fails(UsageError, read, f"b: 1\na: {value}\n").problem
+    assert ("run.yaml:2: a: " in found, problem in found) == (True, True)
+
+
+@pytest.mark.parametrize(
+    "value", ["!!binary aGk=", "!!set {a, b}", "!!timestamp 2024-01-01", "!!python/object:os.system x"]
+)
+def test_what_json_does_not_have_is_refused(read, value, fails):
+    assert "could not determine a constructor" in fails(UsageError, read, f"a: {value}\n").problem
+
+
+@pytest.mark.parametrize(
+    "text", ["a: " + "[" * 1500, "a: \x00", "a: *b", "a: &a [*a]", "a: &a {b: *a}", "? [a]\n: [*a]"]
+)
+def test_a_file_that_is_no_yaml_at_all_is_named(read, text, fails):
+    assert "run.yaml" in fails(UsageError, read, text).problem
+
+
+@pytest.mark.parametrize("name", ["\x00.yaml", "x" * 300 + ".yaml", "~nobody-of-this-name.yaml"])
+def test_a_path_that_cannot_be_is_a_missing_file(name, fails):
+    assert repr(name)[1:9] in repr(fails(UsageError, read_run_file, Path(name)).problem)

@@ -56,3 +56,8 @@ def test_a_name_with_a_hub_is_no_path_even_where_a_folder_has_its_name(tmp_path,
 def test_a_sample_that_is_no_number_is_refused_with_the_selector(sample, fails):
     problem = fails(UsageError, parse_selector, f"alpaca-zh#{sample}").problem
     assert (f"alpaca-zh#{sample}" in problem, "must be a number of rows" in problem) == (True, True)
+
+
+@pytest.mark.parametrize("text", ["x" * 300, "~nobody-of-this-name/data.jsonl", "a\x00b"])
+def test_a_text_that_can_be_no_path_is_a_name(text):
+    assert (parse_selector(text).name, parse_selector(text).path) == (text, None)

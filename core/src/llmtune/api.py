@@ -33,6 +33,7 @@ from llmtune.specs import (
     ModelSpec,
     Row,
     RunContext,
+    SplitRecords,
     TemplateSpec,
 )
 from llmtune.train import checkpoint
@@ -64,6 +65,7 @@ __all__ = [
     "RunContext",
     "RunResult",
     "Section",
+    "SplitRecords",
     "StopRequest",
     "Template",
     "TemplateSpec",

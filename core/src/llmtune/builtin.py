@@ -8,11 +8,12 @@ from typing import Any
 
 from llmtune.data import preprocess
 from llmtune.data.files import read_records
+from llmtune.data.subsets import read_subsets
 from llmtune.hookspecs import hookimpl
 from llmtune.interfaces.preprocessor import Preprocessor
 from llmtune.interfaces.template import Template
 from llmtune.interfaces.trainer import Callback, RunResult
-from llmtune.specs import DatasetSpec, LoadedModel, LoadOptions, ModelSpec, RunContext, TemplateSpec
+from llmtune.specs import DatasetSpec, LoadedModel, LoadOptions, ModelSpec, RunContext, SplitRecords, TemplateSpec
 from llmtune.train.log import JsonlLog, draw_curves
 
 
@@ -20,7 +21,9 @@ from llmtune.train.log import JsonlLog, draw_curves
 def llmtune_load_model(spec: ModelSpec, options: LoadOptions, run: RunContext) -> LoadedModel | None:
     from llmtune.model.load import load_pretrained
 
-    return load_pretrained(spec.folder, options) if spec.folder is not None else None
+    if spec.folder is None:
+        return None
+    return load_pretrained(spec.folder, options, automodel_class=spec.facts.get("automodel_class"))
 
 
 @hookimpl
@@ -39,8 +42,17 @@ def llmtune_create_preprocessor(name: str, options: Any, run: RunContext) -> Pre
 
 
 @hookimpl
-def llmtune_load_dataset(spec: DatasetSpec, split: str, run: RunContext) -> Iterable[Mapping[str, Any]] | None:
-    return read_records(spec.path) if spec.path is not None else None
+def llmtune_load_dataset(
+    spec: DatasetSpec, split: str, run: RunContext
+) -> Iterable[Mapping[str, Any]] | SplitRecords | None:
+    if spec.path is None:
+        return None
+    if not {"subsets", "val_subsets"} & spec.facts.keys():
+        return read_records(spec.path)
+    return SplitRecords(
+        train=read_subsets(spec.path, spec.facts.get("subsets", [("default", "train")])),
+        validation=read_subsets(spec.path, spec.facts.get("val_subsets", ())),
+    )
 
 
 @hookimpl

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from llmtune.specs import DatasetSpec, LoadedModel, LoadOptions, ModelSpec, RunContext, RunPlan, TemplateSpec
+from llmtune.specs import (
+    DatasetSpec,
+    LoadedModel,
+    LoadOptions,
+    ModelSpec,
+    RunContext,
+    RunPlan,
+    SplitRecords,
+    TemplateSpec,
+)
 
 if TYPE_CHECKING:
     from llmtune.interfaces.engine import Engine
@@ -49,10 +58,11 @@ def llmtune_create_preprocessor(name: str, options: Any, run: RunContext) -> Pre
 
 
 @hookspec(firstresult=True)
-def llmtune_load_dataset(spec: DatasetSpec, split: str, run: RunContext) -> Iterable[Mapping[str, Any]]:
-    """Yield the raw records of a dataset; `split` is "train" or "validation".
+def llmtune_load_dataset(spec: DatasetSpec, split: str, run: RunContext) -> Iterable[Mapping[str, Any]] | SplitRecords:
+    """Return the raw records of a dataset; `split` is "train".
 
-    Called on rank 0. Core's implementation reads files, folders and repositories of data files. Put
+    A dataset that brings its own validation part returns `SplitRecords`; else one is split off where
+    the run wants one. Called on rank 0. Core's implementation reads files, folders and repositories of data files. Put
     the place of a record under the key "__source__" ("data.jsonl:12").
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -76,6 +76,14 @@ class DatasetSpec:
     """File or folder to read; None when the owner's hook brings the rows itself."""
     sample: int | None = None
     """How many rows to draw (`name#500`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitRecords:
+    """The records of a dataset that brings its own validation part."""
+
+    train: Iterable[Mapping[str, Any]]
+    validation: Iterable[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

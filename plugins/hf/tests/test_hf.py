@@ -1,9 +1,11 @@
 """The trainer `hf`: the loss it minimises, evaluation, checkpoints, resuming, polite stops."""
 
 import dataclasses
+import multiprocessing
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from llmtune.config.training import TrainingSection
 from llmtune.interfaces.trainer import TrainingJob
 from llmtune.testing import ManifestTests, create, load_tiny, one_thread, tiny_model
 from llmtune.train import checkpoint
+from llmtune_plugin_hf._batches import EMPTY, RankBatches, shuffled
 from llmtune_plugin_hf._collate import Collate
 from llmtune_plugin_hf._loss import summed_loss
 
@@ -254,6 +257,42 @@ class TestCollate:
         assert together == pytest.approx(alone, abs=1e-3)
 
 
+class TestBatchesOfRanks:
+    @pytest.mark.parametrize("rows", [1, 5, 8, 9, 16])
+    @pytest.mark.parametrize(("batch_size", "world_size"), [(1, 2), (2, 2), (3, 4)])
+    def test_every_row_is_in_one_batch_of_one_rank_and_all_have_equally_many(self, rows, batch_size, world_size):
+        ranks = [
+            list(RankBatches(rows, batch_size=batch_size, rank=rank, world_size=world_size))
+            for rank in range(world_size)
+        ]
+        assert len({len(batches) for batches in ranks}) == 1
+        assert {len(batch) for batches in ranks for batch in batches} == {batch_size}
+        dealt = [row for batches in ranks for batch in batches for row in batch if row is not None]
+        assert sorted(dealt) == list(range(rows))
+
+    def test_a_step_of_two_ranks_has_the_rows_of_a_step_of_one(self):
+        def order():
+            return shuffled(15, seed=3)
+
+        alone = list(RankBatches(15, batch_size=1, order=order))
+        pair = [list(RankBatches(15, batch_size=1, rank=rank, world_size=2, order=order)) for rank in (0, 1)]
+        for step in range(4):
+            together = [row for batches in pair for batch in batches[2 * step : 2 * step + 2] for row in batch]
+            one = [row for batch in alone[4 * step : 4 * step + 4] for row in batch]
+            assert {row for row in together if row is not None} == set(one)
+
+    def test_one_process_has_a_short_last_batch_or_none(self):
+        assert list(RankBatches(5, batch_size=2)) == [[0, 1], [2, 3], [4]]
+        assert list(RankBatches(5, batch_size=2, drop_last=True)) == [[0, 1], [2, 3]]
+        assert list(RankBatches(5, batch_size=1, rank=1, world_size=2, drop_last=True)) == [[1], [3]]
+
+    def test_an_empty_row_changes_no_loss(self, folder):
+        model, rows = load_tiny(folder).model.eval(), make_rows(3)
+        alone, filled = (summed_loss(model, model, Collate(PAD)(some)) for some in (rows, [*rows, EMPTY]))
+        assert filled[0].item() == pytest.approx(alone[0].item(), abs=1e-4)
+        assert filled[1].item() == alone[1].item()
+
+
 class TestEvaluation:
     @pytest.mark.parametrize("size", [1, 2, 5])
     def test_the_loss_is_per_token_over_the_whole_set(self, make_job, size):
@@ -324,6 +363,7 @@ class TestResuming:
         "save_steps": 3,
         "eval_steps": 2,
         "gradient_checkpointing": True,
+        "dataloader_num_workers": 1,
     }
 
     def job(self, make_job, **more):
@@ -361,12 +401,17 @@ class TestResuming:
 class Press:
     """A callback that presses Ctrl-C when step `step` is logged."""
 
-    def __init__(self, step, number=signal.SIGINT):
-        self.step, self.number = step, number
+    def __init__(self, step, number=signal.SIGINT, to_children=False):
+        self.step, self.number, self.to_children = step, number, to_children
 
     def on_log(self, step, values):
-        if step == self.step and "loss" in values:
-            os.kill(os.getpid(), self.number)
+        if step != self.step or "loss" not in values:
+            return
+        children = multiprocessing.active_children() if self.to_children else []
+        assert bool(children) == self.to_children
+        for pid in (*(child.pid for child in children), *(child.pid for child in children), os.getpid()):
+            os.kill(pid, self.number)
+            time.sleep(0.01 if children else 0)
 
 
 class TestStopping:
@@ -378,6 +423,14 @@ class TestStopping:
         assert result.stop_signal == number
         assert result.steps == 3  # the signal came when step 2 was over
         assert result.last_checkpoint == job.folder / "checkpoint-3"
+        assert not checkpoint.problem(result.last_checkpoint)
+
+    def test_ctrl_c_in_a_terminal_reaches_the_processes_that_collate_too(self, make_job):
+        """They must not die of it: the DataLoader would end the run with an error, unsaved."""
+        job = make_job(make_rows(32), max_steps=30, save_strategy="steps", save_steps=30, dataloader_num_workers=1)
+        job.callbacks.append(Press(20, to_children=True))
+        result = fit(job)
+        assert (result.stop_signal, result.steps) == (signal.SIGINT, 21)
         assert not checkpoint.problem(result.last_checkpoint)
 
     def test_a_run_that_ends_says_so(self, make_job):

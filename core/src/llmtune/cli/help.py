@@ -10,6 +10,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from llmtune.config.aliases import aliases
 from llmtune.config.environment import no_color, terminal_width
@@ -19,20 +20,29 @@ from llmtune.plugins.catalogue import Catalogue
 _BOLD, _CYAN, _DIM, _END = "\033[1m", "\033[36m", "\033[2m", "\033[0m"
 
 
-def print_help(command: str, catalogue: Catalogue) -> None:
-    """Print usage and every flag with what it takes, one sentence, and its default."""
+def print_help(command: str, catalogue: Catalogue, *, about: Sequence[str] = ()) -> None:
+    """Print usage and every flag with what it takes, one sentence, and its default.
+
+    `about` (`--help lora`) keeps the flags and panels with these words in their names.
+    """
     color = sys.stdout.isatty() and not no_color()
     width = min(terminal_width() or shutil.get_terminal_size((100, 24)).columns, 160)
-    print("\n".join(help_lines(command, catalogue, width=width, color=color)))
+    print("\n".join(help_lines(command, catalogue, about=about, width=width, color=color)))
 
 
-def help_lines(command: str, catalogue: Catalogue, *, width: int = 100, color: bool = False) -> Iterator[str]:
+def help_lines(
+    command: str, catalogue: Catalogue, *, about: Sequence[str] = (), width: int = 100, color: bool = False
+) -> Iterator[str]:
     """Yield the lines of the help text."""
     found = list(panels(command, catalogue))
     yield f"Usage: llmtune {command} [RUN.yaml] [OPTIONS]"
     yield ""
     yield f"{catalogue.find('command', command).facts['help']}."
+    yield f"llmtune {command} --help WORD shows the options about something."
     yield "Options marked * are understood, but not available yet."
+    if about:
+        found = [kept for panel in found if (kept := _about(panel, about)) is not None]
+        yield from () if found else ("", f"no option is about {' '.join(about)}")
     for panel in found:
         yield ""
         yield from _panel(panel, width, color)
@@ -41,6 +51,14 @@ def help_lines(command: str, catalogue: Catalogue, *, width: int = 100, color: b
         yield ""
         yield _styled("Old names", _BOLD, color)
         yield from (f"  --{name}  write --{new}" for name, new in sorted(old.items()))
+
+
+def _about(panel: Panel, words: Sequence[str]) -> Panel | None:
+    wanted = [word.lstrip("-").replace("-", "_").lower() for word in words]
+    if any(word in panel.title.lower() for word in wanted):
+        return panel
+    flags = tuple(flag for flag in panel.flags if any(word in flag.name.lower() for word in wanted))
+    return replace(panel, flags=flags) if flags else None
 
 
 def _panel(panel: Panel, width: int, color: bool) -> Iterator[str]:

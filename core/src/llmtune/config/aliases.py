@@ -61,11 +61,21 @@ def modernised(given: Given, known: Collection[str]) -> tuple[Given, list[str]]:
             notes.append(f"--{old} is deprecated; write --{new} {' '.join(added) or '...'}")
             values[new] = Words([*_as_list(values.get(new)), *added])
             continue
+        notes.append(f"--{old} is deprecated; write --{new}")
+        if _is_left_open(new, value):
+            continue
         if new in values:
             raise UsageError(f"--{old} is the old name of --{new}; both were given", fix=f"keep --{new}")
-        notes.append(f"--{old} is deprecated; write --{new}")
         values[new], places[new] = value, place
     return Given(values, places), notes
+
+
+_LISTS = ("target_modules", "modules_to_save", "lora_modules")
+
+
+def _is_left_open(new: str, value: Any) -> bool:
+    """Old names default to None or to an empty list, which never was a value for the new one."""
+    return value in (None, ["None"], ["none"], ["null"]) or (new in _LISTS and value == [])
 
 
 def _as_list(value: Any) -> list[Any]:

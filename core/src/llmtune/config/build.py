@@ -129,11 +129,13 @@ def _short(value: Any) -> str:
 
 
 def _typed(place: str, field: FieldInfo, value: Any) -> Any:
+    if value is None and field.default == "AUTO":
+        value = "None"
     if not isinstance(value, Words):
         return _plain(field, value) if isinstance(value, str) else value
     kinds = _kinds(field.annotation)
     if list in kinds:
-        return None if list(value) == ["None"] and types.NoneType in kinds else list(value)
+        return None if list(value) == ["None"] and types.NoneType in kinds else _items(field, value)
     if not value and bool in kinds:
         return True
     if len(value) != 1:
@@ -141,6 +143,12 @@ def _typed(place: str, field: FieldInfo, value: Any) -> Any:
         raise UsageError(f"{place} takes one value, found {found}", fix="give it once, and quote a value with spaces")
     word = _plain(field, value[0])
     return _json(place, word, kinds) if dict in kinds and isinstance(word, str) else word
+
+
+def _items(field: FieldInfo, words: list[str]) -> list[str | None]:
+    """Understand None among the words where the list may hold it, as in `--model_name None Ada`."""
+    holds_none = field.annotation == list[str | None]
+    return [None if holds_none and word == "None" else word for word in words]
 
 
 def _plain(field: FieldInfo, word: str) -> Any:
@@ -179,7 +187,7 @@ def _json(place: str, word: str, kinds: set[Any]) -> Any:
         return word
     try:
         return json.loads(word)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # RecursionError: brackets in brackets in brackets ...
         raise UsageError(f"{place} takes a JSON mapping: {error}", fix="""write it as '{"key": "value"}'""") from error
 
 

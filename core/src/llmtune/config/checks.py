@@ -22,7 +22,7 @@ def problems_of(config: CommandConfig) -> Iterator[str]:
 
 def _tuning(config: CommandConfig) -> Iterator[str]:
     tuner = config.get("sft_type")
-    full_only = [flag for flag in _FULL_ONLY if config.given(flag)]
+    full_only = [flag for flag in _FULL_ONLY if _asks_for(config.values.get(flag))]
     full_only += ["lisa_activated_layers"] if config.get("lisa_activated_layers") else []
     full_only += ["use_galore"] if config.get("use_galore") else []
     if tuner != "full":
@@ -34,6 +34,12 @@ def _tuning(config: CommandConfig) -> Iterator[str]:
     steps, warmup = config.get("max_steps", -1), config.get("warmup_steps", 0)
     if 0 < steps < warmup:
         yield f"--warmup_steps {warmup} is more than --max_steps {steps}"
+
+
+def _asks_for(value: object) -> bool:
+    """Whether a value asks for anything. Options of a tuner that the run does not use are not validated."""
+    words = value if isinstance(value, list) else [value]
+    return any(str(word) not in ("0", "0.", "0.0", "None", "") for word in words)
 
 
 def _quantization(config: CommandConfig) -> Iterator[str]:

@@ -59,6 +59,31 @@ class Processes:
     port: int | None
     """None: a free one is chosen, which works on one machine only."""
 
+    @property
+    def world_size(self) -> int:
+        return self.per_node * self.nodes
+
+    def rank(self, local_rank: int) -> int:
+        return self.node_rank * self.per_node + local_rank
+
+    def variables(self, local_rank: int, port: int) -> dict[str, str]:
+        """The environment of one of this machine's processes, as torchrun sets it.
+
+        Without OMP_NUM_THREADS each would compute on all cores, which is many times slower on a CPU.
+        """
+        threads = max(1, (os.cpu_count() or 1) // self.per_node)
+        return {
+            "OMP_NUM_THREADS": str(threads),
+            **os.environ,
+            "RANK": str(self.rank(local_rank)),
+            "LOCAL_RANK": str(local_rank),
+            "WORLD_SIZE": str(self.world_size),
+            "LOCAL_WORLD_SIZE": str(self.per_node),
+            "MASTER_ADDR": self.address,
+            "MASTER_PORT": str(port),
+            "LLMTUNE_LAUNCHED": "1",
+        }
+
 
 def processes() -> Processes | None:
     """NPROC_PER_NODE, NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT; None when a run is one process.
@@ -68,11 +93,18 @@ def processes() -> Processes | None:
     asked = bool(os.environ.get("NPROC_PER_NODE") or os.environ.get("NNODES"))
     if not asked or is_worker():
         return None
+    nodes, node_rank, address = _number("NNODES", 1, at_least=1), _number("NODE_RANK", 0), os.environ.get("MASTER_ADDR")
+    if node_rank >= nodes:
+        raise UsageError(f"NODE_RANK={node_rank} with NNODES={nodes}", fix=f"NODE_RANK is 0 to {nodes - 1}")
+    if nodes > 1 and not address:
+        raise UsageError(
+            f"NNODES={nodes} without MASTER_ADDR", fix="export MASTER_ADDR=<address of the machine with NODE_RANK=0>"
+        )
     return Processes(
         per_node=_number("NPROC_PER_NODE", 1, at_least=1),
-        nodes=_number("NNODES", 1, at_least=1),
-        node_rank=_number("NODE_RANK", 0),
-        address=os.environ.get("MASTER_ADDR") or "127.0.0.1",
+        nodes=nodes,
+        node_rank=node_rank,
+        address=address or "127.0.0.1",
         port=_number("MASTER_PORT", 0) or None,
     )
 
@@ -87,6 +119,11 @@ def _number(variable: str, default: int, *, at_least: int = 0) -> int:
     return int(text)
 
 
+def is_launched() -> bool:
+    """LLMTUNE_LAUNCHED, which llmtune's own launcher sets for the processes that it starts."""
+    return "LLMTUNE_LAUNCHED" in os.environ
+
+
 def is_worker() -> bool:
     """Whether a launcher such as torchrun started this process."""
     return "LOCAL_RANK" in os.environ
@@ -96,13 +133,18 @@ def world() -> tuple[int, int]:
     """RANK and WORLD_SIZE as torchrun sets them; before a launch, those it will set."""
     planned = processes()
     if planned is not None:
-        return 0, planned.per_node * planned.nodes
+        return 0, planned.world_size
     return _number("RANK", 0), _number("WORLD_SIZE", 1, at_least=1)
 
 
 def local_rank() -> int:
     """LOCAL_RANK as torchrun sets it: the number of this process's GPU."""
     return _number("LOCAL_RANK", 0)
+
+
+def local_world_size() -> int:
+    """LOCAL_WORLD_SIZE as torchrun sets it: the processes of this run on this machine."""
+    return _number("LOCAL_WORLD_SIZE", 1, at_least=1)
 
 
 def terminal_width() -> int | None:

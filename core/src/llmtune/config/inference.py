@@ -36,8 +36,8 @@ class InferenceSection(Section):
     save_result: bool = Field(True, description="Write the answers to a file.")
     result_dir: str | None = Field(None, description="Where results are written. None: <ckpt_dir>/infer_result.")
     infer_batch_size: int = Field(8, ge=1, description="Dataset rows that are answered together.")
-    overwrite_generation_config: bool | None = pending(
-        None, works=[False], description="Write the generation flags into the checkpoint's generation_config.json."
+    overwrite_generation_config: bool | None = Field(
+        None, description="Write the generation flags into the checkpoint's generation_config.json. None: true."
     )
     lora_modules: list[str] = pending([], description="More adapters, as name=folder.")
     seed: int = Field(42, description="Seed of sampling.")

@@ -81,6 +81,7 @@ def _module(path: Path) -> _Module:
     return _Module({node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}, aliases)
 
 
+@cache
 def _fields(path: Path, class_name: str) -> dict[str, ast.AnnAssign]:
     """Return the public fields of a class and of its bases in the same file; a class's own come last."""
     node = _module(path).classes.get(class_name)

@@ -111,3 +111,6 @@ _READERS: dict[str, Callable[[Path], Iterator[Record]]] = {
     ".tsv": _csv,
     ".parquet": _parquet,
 }
+
+SUFFIXES = frozenset(_READERS)
+"""What the names of data files end in."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from llmtune.model.fetch import Fetcher, match_hub
 from llmtune.plugins.catalogue import BUILTIN, Catalogue, Entry
 from llmtune.plugins.manager import PluginManager
 from llmtune.plugins.manifest import hub_ids
-from llmtune.specs import DatasetSpec, Row, RunContext
+from llmtune.specs import DatasetSpec, Row, RunContext, SplitRecords
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,21 +113,29 @@ class RowLoader:
         for selected in validation:
             rows.validation += sample(self.read(selected), selected.selector.sample, seed)
         for selected in train:
-            kept, held_out = divide(
-                self.read(selected), selected.selector.sample, 0.0 if validation else test_ratio, seed
-            )
+            read, own = self.parts(selected)
+            ratio = 0.0 if validation or own else test_ratio
+            kept, held_out = divide(read, selected.selector.sample, ratio, seed)
             rows.train += kept
-            rows.validation += held_out
+            rows.validation += own if own and not validation else held_out
         return rows
 
     def read(self, selected: SelectedDataset) -> list[Row]:
         """Return all usable rows of one dataset, in order; raise `DataError` when there is none."""
-        preprocess, own = self._preprocessor(selected.preprocessor), DataReport()
-        rows = [row for record in self._records(selected) if (row := _row(preprocess, record, own)) is not None]
-        self.report.add(own)
+        return self.parts(selected)[0]
+
+    def parts(self, selected: SelectedDataset) -> tuple[list[Row], list[Row]]:
+        """Return (rows, rows that the dataset itself keeps for validation)."""
+        preprocess, report = self._preprocessor(selected.preprocessor), DataReport()
+        records = self._records(selected)
+        rows, own = (
+            [row for record in part if (row := _row(preprocess, record, report)) is not None]
+            for part in (records.train, records.validation)
+        )
+        self.report.add(report)
         if not rows:
-            raise _empty(selected, own)
-        return rows
+            raise _empty(selected, report)
+        return rows, own
 
     def _preprocessor(self, entry: Entry) -> Preprocessor:
         options = self._options(entry.kind, entry.name)
@@ -136,13 +144,11 @@ class RowLoader:
         )
         return created
 
-    def _records(self, selected: SelectedDataset) -> Iterable[Mapping[str, Any]]:
+    def _records(self, selected: SelectedDataset) -> SplitRecords:
         selector, entry = selected.selector, selected.entry
         spec = DatasetSpec(name=entry.name, facts=entry.facts, path=self._path(selected), sample=selector.sample)
-        records: Iterable[Mapping[str, Any]] = self.manager.provide(
-            "llmtune_load_dataset", entry, spec=spec, split="train", run=self.run
-        )
-        return records
+        found = self.manager.provide("llmtune_load_dataset", entry, spec=spec, split="train", run=self.run)
+        return found if isinstance(found, SplitRecords) else SplitRecords(train=found)
 
     def _path(self, selected: SelectedDataset) -> Any:
         selector, entry = selected.selector, selected.entry
@@ -183,6 +189,11 @@ def sample(rows: list[Row], count: int | None, seed: int) -> list[Row]:
         return rows
     passes, rest = divmod(count, len(rows))
     return rows * passes + random.Random(seed).sample(rows, rest)
+
+
+def draw(rows: list[Row], count: int | None, seed: int) -> list[Row]:
+    """Draw from all rows together, as --train_dataset_sample does; more than there are means all."""
+    return rows if count is None or not 0 <= count < len(rows) else sample(rows, count, seed)
 
 
 def split(rows: list[Row], ratio: float, seed: int) -> tuple[list[Row], list[Row]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,17 +24,22 @@ class Selector:
     @property
     def path(self) -> Path | None:
         """The file or folder it names, if that exists."""
-        path = Path(self.name).expanduser()
-        return path if self.hub is None and path.exists() else None
+        path = Path(os.path.expanduser(self.name))
+        return path if self.hub is None and os.path.exists(path) else None
+
+
+def _exists(text: str) -> bool:
+    """Unlike pathlib's, these raise for no text at all: one too long for a path, the ~ of an unknown user."""
+    return os.path.exists(os.path.expanduser(text))
 
 
 def parse_selector(text: str) -> Selector:
     """Split a selector. A path that exists is never split on `#` or `:`."""
-    if Path(text).expanduser().exists():
+    if _exists(text):
         return Selector(text=text, hub=None, name=text)
     hub, _, rest = text.rpartition("::")
     rest, _, sample = rest.partition("#") if "#" in rest else (rest, "", "")
-    if Path(rest).expanduser().exists():
+    if _exists(rest):
         return Selector(text=text, hub=hub or None, name=rest, sample=_sample(text, sample))
     name, _, subsets = rest.partition(":")
     return Selector(

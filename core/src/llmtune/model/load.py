@@ -10,10 +10,11 @@ from llmtune.errors import UsageError
 from llmtune.specs import LoadedModel, LoadOptions
 
 
-def load_pretrained(folder: Path, options: LoadOptions) -> LoadedModel:
+def load_pretrained(folder: Path, options: LoadOptions, *, automodel_class: Any = None) -> LoadedModel:
     """Load tokenizer and, unless `options.weights` is False, weights of `options.dtype`.
 
-    Only safetensors are read: pickled weights can run code.
+    `options.kwargs` win over what is chosen here; `automodel_class` is used instead of
+    `AutoModelForCausalLM`. Only safetensors are read: pickled weights can run code.
     """
     from transformers import AutoTokenizer
 
@@ -22,21 +23,22 @@ def load_pretrained(folder: Path, options: LoadOptions) -> LoadedModel:
     tokenizer = AutoTokenizer.from_pretrained(folder, **trust)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return LoadedModel(model=_weights(folder, options) if options.weights else None, tokenizer=tokenizer)
+    model = _weights(folder, options, automodel_class) if options.weights else None
+    return LoadedModel(model=model, tokenizer=tokenizer)
 
 
-def _weights(folder: Path, options: LoadOptions) -> Any:
+def _weights(folder: Path, options: LoadOptions, automodel_class: Any = None) -> Any:
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=options.torch_dtype,
-        attn_implementation=_attention(options.use_flash_attn),
-        use_safetensors=True,
-        device_map=_device_map(),
-        trust_remote_code=options.trust_remote_code,
+    chosen = {
+        "dtype": options.torch_dtype,
+        "attn_implementation": _attention(options.use_flash_attn),
+        "device_map": _device_map(),
         **options.kwargs,
-    )
+        "use_safetensors": True,
+        "trust_remote_code": options.trust_remote_code,
+    }
+    return (automodel_class or AutoModelForCausalLM).from_pretrained(folder, **chosen)
 
 
 def _device_map() -> dict[str, str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,9 +36,9 @@ def choose_model(section: ModelSection, catalogue: Catalogue) -> ModelChoice:
         folder = entry.facts.get("ms", "")
         return ModelChoice(entry=entry, path=Path(folder)) if Path(folder).is_absolute() else ModelChoice(entry=entry)
     hub, _, repo = section.model_id_or_path.rpartition("::")
-    path = Path(repo).expanduser()
+    path = Path(os.path.expanduser(repo))  # unlike Path.expanduser, leaves the ~ of an unknown user
     entry = catalogue.find("model", section.model_type) if section.model_type else _by_id(repo, catalogue)
-    if not hub and path.is_dir():
+    if not hub and os.path.isdir(path):
         return ModelChoice(entry=entry, path=path.resolve())
     if not hub and _looks_like_path(repo):
         raise UsageError(f"--model_id_or_path {repo}: no such folder", fix="give a folder, or owner/name for a hub")
@@ -71,6 +72,11 @@ def fetch_model(
     if not ids and choice.repo is None:
         return ModelSpec(name=entry.name, facts=entry.facts, folder=None, source=str(entry.plugin))
     fetched = fetcher.fetch(
-        choice.repo or entry.name, kind="model", ids=ids, hub=choice.hub, revision=revision, weights=weights
+        choice.repo or entry.name,
+        kind="model",
+        ids=ids,
+        hub=choice.hub,
+        revision=revision or (entry.facts.get("revision") if ids else None),
+        weights=weights,
     )
     return ModelSpec(name=entry.name, facts=entry.facts, folder=fetched.folder, source=fetched.source)

@@ -6,7 +6,7 @@ from typing import Any
 
 from llmtune.config.commands import CommandConfig
 from llmtune.config.section import extra
-from llmtune.errors import UsageError
+from llmtune.errors import UnknownName, UsageError
 from llmtune.plugins.catalogue import Catalogue, Entry
 
 _FLAGS = {"tuner": "sft_type", "trainer": "train_backend", "engine": "infer_backend", "quantizer": "quant_method"}
@@ -23,6 +23,13 @@ def behaviours(config: CommandConfig, catalogue: Catalogue) -> dict[str, str]:
     return {kind: name for kind, name in names.items() if name is not None}
 
 
+def unused_names(config: CommandConfig, catalogue: Catalogue) -> dict[str, str]:
+    """Return kind -> name for what the user named and the run does not use; it must exist all the same."""
+    used = behaviours(config, catalogue)
+    named = {kind: config.get(flag) for kind, flag in _FLAGS.items() if config.given(flag) and kind not in used}
+    return {kind: name for kind, name in named.items() if name is not None and name not in _pending(kind, config)}
+
+
 def engine_name(config: Any, catalogue: Catalogue) -> str:
     """SWIFT's rule for AUTO: vllm for whole models where it is installed, else native torch (pt)."""
     section = config.inference
@@ -35,7 +42,16 @@ def engine_name(config: Any, catalogue: Catalogue) -> str:
 def find_behaviour(kind: str, name: str, config: CommandConfig, catalogue: Catalogue) -> Entry:
     """Return the entry of a behaviour; names that SWIFT has and llmtune not yet are told apart from mistakes."""
     flag = _FLAGS[kind]
-    section = getattr(config, config.section_of(flag))
-    if name in extra(type(section), flag).get("x-pending-names", ()) and catalogue.get(kind, name) is None:
+    if name in _pending(kind, config) and catalogue.get(kind, name) is None:
         raise UsageError(f"--{flag} {name} is not available yet", fix=f"llmtune {kind}s lists what is")
-    return catalogue.find(kind, name)
+    try:
+        return catalogue.find(kind, name)
+    except UnknownName as error:
+        error.problem = f"--{flag}: {error.problem}"
+        raise
+
+
+def _pending(kind: str, config: CommandConfig) -> list[str]:
+    flag = _FLAGS[kind]
+    section = getattr(config, config.section_of(flag))
+    return list(extra(type(section), flag).get("x-pending-names", ()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -67,14 +68,14 @@ def _with_local(catalogue: Catalogue, config: CommandConfig) -> Catalogue:
     present = {plugin.version for plugin in catalogue.plugins if plugin.local is not None}
     paths = config.plugins.custom_register_path
     return add_local_plugins(
-        catalogue, [path for path in paths if str(Path(path).expanduser().resolve()) not in present]
+        catalogue, [path for path in paths if os.path.realpath(os.path.expanduser(path)) not in present]
     )
 
 
 def from_checkpoint(given: Given, config: Any, catalogue: Catalogue) -> Given:
     """Return the flags that the checkpoint was trained with, the user's own on top."""
     section = config.inference
-    folder = Path(section.ckpt_dir).expanduser()
+    folder = Path(os.path.expanduser(section.ckpt_dir))
     checkpoint.check_complete(folder)
     if not section.load_args_from_ckpt_dir:
         return given

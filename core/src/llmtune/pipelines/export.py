@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmtune.errors import UsageError
+from llmtune.errors import Problems, UsageError
 from llmtune.pipelines.merge import merge_lora
 
 if TYPE_CHECKING:
@@ -16,5 +16,6 @@ if TYPE_CHECKING:
 def export(config: ExportConfig, catalogue: Catalogue) -> Path:
     """Do what the flags ask for and return the folder that was written."""
     if not config.merging.merge_lora:
+        Problems(config.problems).raise_any()
         raise UsageError("there is nothing to export", fix="add --merge_lora true")
     return merge_lora(config, catalogue)

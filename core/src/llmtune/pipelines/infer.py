@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from llmtune.config.commands import InferConfig
+from llmtune.data.load import draw
 from llmtune.data.report import DataReport
 from llmtune.errors import DataError, OutputError
 from llmtune.infer.answer import Answerer, answer_rows
@@ -17,6 +18,7 @@ from llmtune.pipelines.prepare import Prepared, prepare, row_loader
 from llmtune.pipelines.trained import checkpoint_folder, load_trained, trained_template
 from llmtune.plugins.catalogue import Catalogue
 from llmtune.specs import Row
+from llmtune.train.checkpoint_files import write_generation_config
 
 
 def infer(config: InferConfig, catalogue: Catalogue) -> Path | None:
@@ -26,6 +28,9 @@ def infer(config: InferConfig, catalogue: Catalogue) -> Path | None:
     rows = [] if config.inference.eval_human else load_rows(prepared)
     loaded = merged(prepared) if config.merging.merge_lora else load_trained(prepared)
     _, template = trained_template(prepared, loaded.tokenizer)
+    folder = checkpoint_folder(config)
+    if folder is not None and config.inference.overwrite_generation_config:
+        write_generation_config(folder, config.generation, template, loaded.tokenizer)
     engine: Engine = prepared.provide("llmtune_create_engine", "engine")
     with closing(engine):
         engine.start(loaded.model, loaded.tokenizer)
@@ -33,7 +38,7 @@ def infer(config: InferConfig, catalogue: Catalogue) -> Path | None:
         if config.inference.eval_human:
             chat(answerer, stream=config.inference.stream)
             return None
-        result = _result_file(config, checkpoint_folder(config)) if config.inference.save_result else None
+        result = _result_file(config, folder) if config.inference.save_result else None
         verbose = config.inference.verbose if config.inference.verbose is not None else len(rows) < 100
         answer_rows(answerer, rows, result, batch_size=config.inference.infer_batch_size, verbose=verbose)
     prepared.run.say(f"{len(rows)} answers" + (f": {result}" if result else ""))
@@ -47,6 +52,7 @@ def load_rows(prepared: Prepared[InferConfig]) -> list[Row]:
     rows = loader.load(
         choices.train, choices.validation, test_ratio=config.data.dataset_test_ratio, seed=config.data.dataset_seed or 0
     ).validation
+    rows = draw(rows, config.data.val_dataset_sample, config.data.dataset_seed or 0)
     for line in report.lines()[1:]:
         prepared.run.say(line)
     if not rows:

@@ -22,7 +22,7 @@ from llmtune.interfaces.template import Template
 from llmtune.model.device import device_count
 from llmtune.model.fetch import Fetcher
 from llmtune.model.resolve import ModelChoice, choose_model, fetch_model
-from llmtune.pipelines.behaviours import behaviours, find_behaviour
+from llmtune.pipelines.behaviours import behaviours, find_behaviour, unused_names
 from llmtune.pipelines.rules import Rule, rules
 from llmtune.plugins.catalogue import Catalogue, Entry
 from llmtune.plugins.manager import PluginManager
@@ -122,6 +122,8 @@ def choose(config: Any, catalogue: Catalogue) -> Choices:
         kind: problems.collect(find_behaviour, kind, name, config, catalogue)
         for kind, name in behaviours(config, catalogue).items()
     }
+    for kind, name in unused_names(config, catalogue).items():
+        problems.collect(find_behaviour, kind, name, config, catalogue)
     used = {kind: entry for kind, entry in chosen.items() if entry is not None}
     entries = [template, *chosen.values(), *(one.preprocessor for one in (*train, *validation))]
     for entry in (*([model.entry] if model else []), *(entry for entry in entries if entry is not None)):
@@ -137,6 +139,8 @@ def choose(config: Any, catalogue: Catalogue) -> Choices:
 def _contradictions(config: Any, chosen: Mapping[str, Entry]) -> Iterable[str]:
     """Yield what the facts of the chosen plugins, or this machine, say against the flags."""
     tuner, quantizer = chosen.get("tuner"), chosen.get("quantizer")
+    if hasattr(config, "training") and not config.data.dataset:
+        yield "no dataset was chosen: add --dataset NAME_OR_FILE (llmtune datasets lists the names)"
     sizes = config.model.device_max_memory
     if sizes and len(sizes) != device_count():
         yield f"--device_max_memory has {len(sizes)} values for {device_count()} devices"

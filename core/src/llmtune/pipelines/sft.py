@@ -14,9 +14,9 @@ from llmtune import __version__
 from llmtune.config import environment
 from llmtune.config.commands import SftConfig
 from llmtune.data.encode import check_dropped, encode_rows
-from llmtune.data.load import Rows, sample
+from llmtune.data.load import Rows, draw
 from llmtune.data.report import DataReport
-from llmtune.errors import CheckpointError, DataError, Interrupted, UsageError
+from llmtune.errors import CheckpointError, DataError, Interrupted
 from llmtune.interfaces.template import Template
 from llmtune.interfaces.trainer import RunResult, TrainingJob
 from llmtune.interfaces.tuner import Tuner, trainable_parameters
@@ -30,9 +30,9 @@ from llmtune.pipelines.prepare import (
     with_folder,
 )
 from llmtune.plugins.catalogue import Catalogue
-from llmtune.specs import Encoded, ModelSpec, Row
+from llmtune.specs import Encoded, ModelSpec
 from llmtune.table import text_table
-from llmtune.train import checkpoint
+from llmtune.train import checkpoint, ranks
 from llmtune.train.checkpoint_files import CheckpointFiles
 from llmtune.train.log import cut_log
 from llmtune.train.run_folder import RunRecord, check_writable, create_run_folder, write_json
@@ -44,23 +44,32 @@ def sft(config: SftConfig, catalogue: Catalogue) -> RunResult | None:
     Files are written into a new run folder once the data is known to be good.
     """
     prepared = prepare("sft", config, catalogue)
+    with ranks.joined(prepared.config.distributed.ddp_backend):
+        return train(prepared)
+
+
+def train(prepared: Prepared[SftConfig]) -> RunResult | None:
+    """The recipe; every rank follows it, rank 0 writes."""
+    config = prepared.config
     check_writable(Path(config.saving.output_dir))
     report = DataReport()
-    rows = load_rows(prepared, report)
-    spec = find_model(prepared, weights=not config.rehearsal.dry_run)
-    tokenizer = load_model(prepared, spec, weights=False).tokenizer
+    with ranks.first_alone():
+        rows = load_rows(prepared, report)
+        spec = find_model(prepared, weights=not config.rehearsal.dry_run)
+        tokenizer = load_model(prepared, spec, weights=False).tokenizer
     template_spec, template = make_template(prepared, tokenizer)
     train_rows, eval_rows = encode(prepared, rows, template, report)
     if config.rehearsal.dry_run:
         show_dry_run(prepared, spec, len(train_rows), len(eval_rows))
         return None
     with run_folder(prepared, spec, report) as folder:
-        loaded = load_model(prepared, spec, weights=True)
+        with ranks.first_alone():
+            loaded = load_model(prepared, spec, weights=True)
         tuner: Tuner = prepared.provide("llmtune_create_tuner", "tuner")
         model = trainable(prepared, tuner, loaded.model)
         trainer = prepared.provide("llmtune_create_trainer", "trainer")
         files = CheckpointFiles(prepared.config.flat(), template_spec, template, tokenizer)
-        result: RunResult = trainer.fit(
+        ended: RunResult = trainer.fit(
             TrainingJob(
                 model=model,
                 tokenizer=tokenizer,
@@ -80,6 +89,7 @@ def sft(config: SftConfig, catalogue: Catalogue) -> RunResult | None:
                 checkpoint_saved=lambda path: _notify(prepared, "llmtune_checkpoint_saved", folder=path),
             )
         )
+        result = ranks.share(lambda: ended)  # only rank 0 looks for the best checkpoint
         if result.stop_signal is None:
             _event(prepared, "llmtune_run_finished", result=result)
         finish(prepared, result, folder)
@@ -102,21 +112,14 @@ def _callbacks(prepared: Prepared[SftConfig]) -> list[Any]:
 def load_rows(prepared: Prepared[SftConfig], report: DataReport) -> Rows:
     """Read all datasets, before any weights are fetched."""
     data = prepared.config.data
-    if not data.dataset:
-        raise UsageError("no dataset was chosen", fix="add --dataset NAME_OR_FILE (llmtune datasets lists the names)")
     choices, seed = prepared.choices, data.dataset_seed or 0
     rows = row_loader(prepared, report).load(
         choices.train, choices.validation, test_ratio=data.dataset_test_ratio, seed=seed
     )
     return Rows(
-        train=_draw(rows.train, data.train_dataset_sample, seed),
-        validation=_draw(rows.validation, data.val_dataset_sample, seed),
+        train=draw(rows.train, data.train_dataset_sample, seed),
+        validation=draw(rows.validation, data.val_dataset_sample, seed),
     )
-
-
-def _draw(rows: list[Row], count: int | None, seed: int) -> list[Row]:
-    """Draw from all rows together, as --train_dataset_sample does; more than there are means all."""
-    return rows if count is None or not 0 <= count < len(rows) else sample(rows, count, seed)
 
 
 def encode(
@@ -141,16 +144,13 @@ def encode(
 
 @contextlib.contextmanager
 def run_folder(prepared: Prepared[SftConfig], spec: ModelSpec, report: DataReport) -> Iterator[Path]:
-    """Create the run's folder (or reopen the one that is resumed) and keep run.json up to date."""
-    saving = prepared.config.saving
-    resumed = _resume_from(prepared.config)
-    if resumed is not None:
-        folder = resumed.parent
-        cut_log(folder, checkpoint.step_of(resumed))
-    else:
-        folder = create_run_folder(Path(saving.output_dir), spec.name, suffix=saving.add_output_dir_suffix)
+    """Create the run's folder (or reopen the one that is resumed) and keep run.json up to date; rank 0 does it."""
+    folder = ranks.share(lambda: _open_folder(prepared.config, spec))
     with_folder(prepared, folder)
     prepared.run.say(f"run folder: {folder}")
+    if not ranks.is_first():
+        yield folder
+        return
     record = RunRecord(folder, _record(prepared, spec))
     write_json(folder / "sft_args.json", prepared.config.flat())
     write_json(folder / "data_report.json", report.as_json())
@@ -161,6 +161,14 @@ def run_folder(prepared: Prepared[SftConfig], spec: ModelSpec, report: DataRepor
         except BaseException as error:
             _event(prepared, "llmtune_run_failed", error=error)
             raise
+
+
+def _open_folder(config: SftConfig, spec: ModelSpec) -> Path:
+    resumed = _resume_from(config)
+    if resumed is not None:
+        cut_log(resumed.parent, checkpoint.step_of(resumed))
+        return resumed.parent
+    return create_run_folder(Path(config.saving.output_dir), spec.name, suffix=config.saving.add_output_dir_suffix)
 
 
 def show_dry_run(prepared: Prepared[SftConfig], spec: ModelSpec, train_rows: int, eval_rows: int) -> None:

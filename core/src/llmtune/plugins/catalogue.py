@@ -215,10 +215,17 @@ def broken(plugin: Plugin) -> PluginFailed:
 
 
 def known_elsewhere(kind: str, name: str) -> str | None:
-    """Return the distribution that is known to provide `name`, installed or not.
+    """Return the distribution that is known to provide `name`, installed or not."""
+    return _directory(kind).get(name)
 
-    The directory is generated from the manifests of this repository (`nox -s generate`).
-    """
+
+def known_names(kind: str) -> list[str]:
+    """Return the names that llmtune's own plugins provide, installed or not."""
+    return list(_directory(kind))
+
+
+def _directory(kind: str) -> Mapping[str, str]:
+    """Return name -> distribution, generated from the manifests of this repository (`nox -s generate`)."""
     path = Path(__file__).parent / "directory.json"
     directory: Mapping[str, Mapping[str, str]] = json.loads(path.read_text(encoding="utf-8"))
-    return directory.get(kind, {}).get(name)
+    return directory.get(kind, {})

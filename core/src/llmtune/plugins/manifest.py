@@ -19,7 +19,18 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["API", "KINDS", "Facts", "Manifest", "check_facts", "hub_ids", "parse_manifest", "read_manifest", "tomllib"]
+__all__ = [
+    "API",
+    "KINDS",
+    "Facts",
+    "Manifest",
+    "check_facts",
+    "hub_ids",
+    "is_fact",
+    "parse_manifest",
+    "read_manifest",
+    "tomllib",
+]
 
 API = 1
 """Number of the plugin contract that this llmtune speaks."""
@@ -28,7 +39,7 @@ Facts = Mapping[str, Any]
 
 _SHARED = frozenset({"summary", "requires", "aliases", "tags", "options"})
 KINDS: dict[str, frozenset[str]] = {
-    "model": frozenset({"template", "tuner", "dtype", "license", "size", "base", "architectures"}),
+    "model": frozenset({"template", "tuner", "dtype", "license", "size", "base", "architectures", "revision"}),
     "template": frozenset({"prefix", "system_prefix", "prompt", "chat_sep", "suffix", "default_system", "stop_words"}),
     "preprocessor": frozenset(),
     "dataset": frozenset({"file", "preprocessor", "rows"}),
@@ -138,8 +149,8 @@ def check_facts(kind: str, name: str, facts: Facts) -> None:
     for key, value in facts.items():
         if key in known or (kind == "model" and key == "family"):
             continue
-        if kind in _WITH_HUB_IDS and isinstance(value, str) and ("/" in value or "==" in value):
-            continue  # a repository id, clearly
+        if kind in _WITH_HUB_IDS and _is_repository_id(value):
+            continue
         suggestion = did_you_mean(key, known)
         if kind in _WITH_HUB_IDS and isinstance(value, str) and not suggestion:
             continue
@@ -148,6 +159,16 @@ def check_facts(kind: str, name: str, facts: Facts) -> None:
         raise ManifestError(f"[command.{name}] needs both run and help")
     if kind == "template" and "prompt" not in facts:
         raise ManifestError(f"[template.{name}] needs a prompt")
+
+
+def _is_repository_id(value: object) -> bool:
+    """Whether a value is clearly one: a hub may have any key."""
+    return isinstance(value, str) and ("/" in value or "==" in value)
+
+
+def is_fact(kind: str, key: str, value: object) -> bool:
+    """Whether `key` says something to core in a row of `kind`: a known fact, or a repository id."""
+    return key in KINDS[kind] | _SHARED or (kind in _WITH_HUB_IDS and _is_repository_id(value))
 
 
 def hub_ids(facts: Facts) -> dict[str, str]:

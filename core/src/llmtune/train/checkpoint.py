@@ -17,9 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from llmtune.errors import CheckpointError, OutputError
+from llmtune.train import ranks
 
 MARK = "complete.json"
 _STAGING = ".unfinished-"
+_REWRITTEN = ("generation_config.json",)
+"""Files that commands may change in a complete checkpoint (`infer --overwrite_generation_config`)."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _SPARE = 1 << 20
 
@@ -27,22 +30,53 @@ _SPARE = 1 << 20
 @contextmanager
 def writing(final: Path) -> Iterator[Path]:
     """Yield a folder to write into; on success it becomes `final`, on any error it disappears."""
-    staged = final.parent / f"{_STAGING}{final.name}"
+    staged = _staged(final)
     shutil.rmtree(staged, ignore_errors=True)
     try:
-        staged.mkdir(parents=True)
-        yield staged
-        _seal(staged)
-        _replace(staged, final)
-    except BaseException as error:
-        full = _disk_is_full(final.parent, error)
+        with _naming_a_full_disk(final):
+            staged.mkdir(parents=True)
+            yield staged
+            _seal(staged)
+            _replace(staged, final)
+    except BaseException:
         shutil.rmtree(staged, ignore_errors=True)
-        if full:
-            raise OutputError(
-                f"no space left for {final}: {error}",
-                fix=f"free some space; last complete checkpoint: {newest(final.parent) or 'none'}",
-            ) from error
         raise
+
+
+@contextmanager
+def writing_together(final: Path) -> Iterator[Path]:
+    """Like `writing`, called by all ranks of a run: each may write files of its own into the one folder.
+
+    It becomes `final` when every rank has left the block.
+    """
+    if ranks.is_first():
+        with writing(final) as staged:
+            ranks.wait()  # the folder is there
+            yield staged
+            ranks.wait()  # everybody has written
+    else:
+        ranks.wait()
+        with _naming_a_full_disk(final):
+            yield _staged(final)
+        ranks.wait()
+    ranks.wait()  # it is complete
+
+
+def _staged(final: Path) -> Path:
+    return final.parent / f"{_STAGING}{final.name}"
+
+
+@contextmanager
+def _naming_a_full_disk(final: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        if not _disk_is_full(final.parent, error):
+            raise
+        raise OutputError(
+            f"no space left for {final}: {error}",
+            fix=f"free some space; last complete checkpoint: {newest(final.parent) or 'none'}",
+        ) from error
 
 
 def _disk_is_full(folder: Path, error: BaseException) -> bool:
@@ -56,7 +90,7 @@ def _seal(folder: Path) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     for path in files:
         _flush(path)
-    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in files}
+    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in files if path.name not in _REWRITTEN}
     mark = folder / MARK
     mark.write_text(json.dumps({"files": sizes}, indent=1), encoding="utf-8")
     _flush(mark)

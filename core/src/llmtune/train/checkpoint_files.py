@@ -6,12 +6,16 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from llmtune.errors import CheckpointError
+from llmtune.errors import CheckpointError, OutputError
 from llmtune.interfaces.template import Template
 from llmtune.specs import TemplateSpec
 from llmtune.template.jinja import same_ids
+from llmtune.train.run_folder import write_json
+
+if TYPE_CHECKING:
+    from llmtune.config.generation import GenerationSection
 
 ARGUMENTS = "sft_args.json"
 TEMPLATE = "template.json"
@@ -52,6 +56,21 @@ def read_arguments(folder: Path) -> dict[str, Any]:
             fix="add --load_args_from_ckpt_dir false and give --model_type and --sft_type yourself",
         ) from error
     return arguments
+
+
+def write_generation_config(folder: Path, settings: GenerationSection, template: Template, tokenizer: Any) -> None:
+    """Write the generation flags as transformers, vLLM and others read them (generation_config.json).
+
+    A checkpoint that cannot be written is as good for answering: that is a warning.
+    """
+    content = settings.model_dump(exclude={"stop_words"})
+    if not settings.do_sample:
+        content = {key: value for key, value in content.items() if key not in ("temperature", "top_k", "top_p")}
+    content |= {"eos_token_id": template.stop_token_ids(), "pad_token_id": tokenizer.pad_token_id}
+    try:
+        write_json(folder / "generation_config.json", content)
+    except OutputError as error:
+        print(f"warning: {error.problem}", file=sys.stderr)
 
 
 def read_template(folder: Path) -> TemplateSpec | None:

@@ -13,13 +13,13 @@ from llmtune.api import Callback, StopRequest
 
 
 class StopWhenAsked(TrainerCallback):
-    """Saves and stops after the step in which the user pressed Ctrl-C."""
+    """Saves and stops after the step in which the user pressed Ctrl-C, on every rank."""
 
     def __init__(self, request: StopRequest) -> None:
         self.request = request
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.request:
+        if self.request.agreed():
             control.should_save = True
             control.should_training_stop = True
 

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
 
-from llmtune.api import TrainingJob, checkpoint
+from llmtune.api import Encoded, TrainingJob, checkpoint
+from llmtune_plugin_hf._batches import RankBatches, Rows, leave_ctrl_c_to_the_loop, shuffled
 from llmtune_plugin_hf._loss import summed_loss
 
 
@@ -24,14 +26,47 @@ class Loop(Trainer):
     def __init__(self, job: TrainingJob, **kwargs: Any) -> None:
         super().__init__(
             model=job.model,
-            train_dataset=job.train_rows,
-            eval_dataset=job.eval_rows or None,
+            train_dataset=Rows(job.train_rows),
+            eval_dataset=Rows(job.eval_rows) if job.eval_rows else None,
             **kwargs,
         )
         self.job = job
         self.model_accepts_loss_kwargs = True  # makes the Trainer count the targets of a step
         self._base = self.accelerator.unwrap_model(self.model)
         self._base = self._base.get_base_model() if hasattr(self._base, "get_base_model") else self._base
+
+    # --- rows -------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> DataLoader[Encoded]:
+        def order() -> list[int]:
+            epoch = int(self.state.epoch or 0)  # a resumed run starts inside of a later one
+            return shuffled(len(self.job.train_rows), self.args.seed + epoch)
+
+        return self._loader(
+            self.train_dataset,
+            batch_size=self.args.train_batch_size,
+            workers=self.args.dataloader_num_workers,
+            order=order,
+            drop_last=self.args.dataloader_drop_last,
+        )
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Encoded]:
+        # A worker takes 0.3 s to start, at each evaluation; rows that are in memory need none.
+        return self._loader(eval_dataset or self.eval_dataset, batch_size=self.args.eval_batch_size, workers=0)
+
+    def _loader(self, rows: Any, *, workers: int, **batches: Any) -> DataLoader[Encoded]:
+        """Not through Accelerate, which has no batches without repeated rows; the Trainer moves them to the device."""
+        ranks = {"rank": self.args.process_index, "world_size": self.args.world_size}
+        return DataLoader(
+            rows,
+            batch_sampler=RankBatches(len(rows), **ranks, **batches),
+            collate_fn=self.data_collator,
+            num_workers=workers,
+            # The Trainer takes the batches of a whole step at once.
+            prefetch_factor=max(2, self.args.gradient_accumulation_steps) if workers else None,
+            worker_init_fn=leave_ctrl_c_to_the_loop,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
 
     # --- loss and evaluation ----------------------------------------------------------------------
 
@@ -47,7 +82,10 @@ class Loop(Trainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Return the loss per target token over the whole validation set; training goes on as if it had not been."""
+        """Return the loss per target token over the whole validation set of all ranks.
+
+        Training goes on as if this had not been.
+        """
         was_training = self.model.training
         self.model.eval()
         sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
@@ -72,16 +110,18 @@ class Loop(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         final = self.job.folder / f"checkpoint-{self.state.global_step}"
         self.store_flos()
-        with checkpoint.writing(final) as staged:
-            self.job.tuner.save(self.accelerator.unwrap_model(self.model), staged)
-            self.job.write_extras(staged)
+        with checkpoint.writing_together(final) as staged:
+            if self.args.should_save:
+                self.job.tuner.save(self.accelerator.unwrap_model(self.model), staged)
+                self.job.write_extras(staged)
+                self._save_state(staged)
             if not self.args.save_only_model:
                 self._save_optimizer_and_scheduler(str(staged))
                 self._save_scaler(str(staged))
-                self._save_rng_state(str(staged))
-            self._save_state(staged)
-        checkpoint.prune(self.job.folder, self.job.saving.save_total_limit, self.best_checkpoint())
-        self.job.checkpoint_saved(final)
+                self._save_rng_state(str(staged))  # every rank has its own
+        if self.args.should_save:
+            checkpoint.prune(self.job.folder, self.job.saving.save_total_limit, self.best_checkpoint())
+            self.job.checkpoint_saved(final)
 
     def _save_state(self, folder: Path) -> None:
         parts = [part for part in (*self.callback_handler.callbacks, self.control) if isinstance(part, ExportableState)]

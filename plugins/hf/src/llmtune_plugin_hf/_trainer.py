@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
-from transformers import TrainingArguments
+from transformers import TrainingArguments, set_seed
 from transformers.integrations import TensorBoardCallback, get_available_reporting_integrations
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
@@ -18,14 +20,19 @@ class HfTrainer(Trainer):
 
     def fit(self, job: TrainingJob) -> RunResult:
         loop = make_loop(job)
-        checkpoint.clean(job.folder)
-        with stop_requests() as request:
+        writes = loop.args.should_save  # rank 0, or the only process
+        if writes:
+            checkpoint.clean(job.folder)
+        set_seed(job.training.seed + loop.args.process_index)  # each rank draws dropout masks of its own
+        with stop_requests() as request, warnings.catch_warnings():
+            # Accelerate passes --ddp_broadcast_buffers on under a name that torch 2.13 deprecates.
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             loop.add_callback(StopWhenAsked(request))
             output = loop.train(resume_from_checkpoint=str(job.resume_from) if job.resume_from else None)
         return RunResult(
             steps=loop.state.global_step,
-            best_checkpoint=loop.best_checkpoint(),
-            last_checkpoint=checkpoint.newest(job.folder),
+            best_checkpoint=loop.best_checkpoint() if writes else None,
+            last_checkpoint=checkpoint.newest(job.folder) if writes else None,
             metrics={**loop.last_metrics(), "train_seconds": output.metrics["train_runtime"]},
             stop_signal=request.signal,
         )
@@ -38,7 +45,7 @@ def make_loop(job: TrainingJob) -> Loop:
         loop.remove_callback(default)
     loop.add_callback(Progress(show=not job.tracking.disable_tqdm))
     loop.add_callback(Forward(job.callbacks))
-    if board := tensorboard(job):
+    if loop.args.should_save and (board := tensorboard(job)):
         loop.add_callback(board)
     return loop
 

@@ -1,0 +1,118 @@
+"""Find the files of a subset and split in a dataset repository, and read them.
+
+The repository's own word comes first: `configs:` with `data_files:` in the front matter of its
+README.md, as HuggingFace defines them. Without it, names decide: a folder `<subset>/` or files
+`<subset>*.jsonl`, and `train`, `test` ... as a word in the name of the file or of a folder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from llmtune.data.files import SUFFIXES, Record, read_records
+from llmtune.errors import DataError
+
+_SPLITS = {
+    "train": {"train", "training"},
+    "validation": {"validation", "valid", "val", "dev", "eval"},
+    "test": {"test", "testing"},
+}
+"""Split -> the words that mean it in names of files."""
+_ALL_SPLITS = set().union(*_SPLITS.values())
+_METADATA = ("dataset_info.json", "dataset_infos.json", "configuration.json")
+_SHOWN = 20
+
+
+def read_subsets(folder: Path, wanted: Iterable[Sequence[str]]) -> Iterator[Record]:
+    """Yield the records of each (subset, split) of `wanted`, one after the other.
+
+    Raises `DataError` with a list of what there is when one is not found.
+    """
+    for subset, split in wanted:
+        for file in subset_files(folder, subset, split):
+            yield from read_records(file)
+
+
+def subset_files(folder: Path, subset: str, split: str) -> list[Path]:
+    """Return the data files of one subset and split in sorted order, at least one."""
+    configs = _declared(folder)
+    found = _of_config(folder, configs[subset], split) if subset in configs else _by_name(folder, subset, split)
+    if not found:
+        there = [*configs, *(str(file.relative_to(folder)) for file in _data_files(folder))]
+        more = f" and {len(there) - _SHOWN} more" if len(there) > _SHOWN else ""
+        raise DataError(
+            f"dataset folder {folder} has no subset {subset!r} with a split {split!r}",
+            fix=f"there is: {', '.join(there[:_SHOWN]) or 'no data file'}{more}",
+        )
+    return found
+
+
+# --- what the repository says itself --------------------------------------------------------------
+
+
+def _declared(folder: Path) -> dict[str, Mapping[str, Any]]:
+    """Return subset -> its entry under `configs:`."""
+    import yaml
+
+    readme = folder / "README.md"
+    text = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
+    front = re.match(r"---\s*\n(.*?)\n---", text, re.DOTALL)
+    try:
+        facts = yaml.safe_load(front[1]) if front else None
+    except yaml.YAMLError:
+        return {}  # the front matter of some pages is not YAML; the names of the files are left
+    configs = facts.get("configs") if isinstance(facts, dict) else None
+    listed = configs if isinstance(configs, list) else []
+    entries = [one for one in listed if isinstance(one, dict) and "data_files" in one]
+    return {str(one.get("config_name", "default")): one for one in entries}
+
+
+def _of_config(folder: Path, config: Mapping[str, Any], split: str) -> list[Path]:
+    base = PurePosixPath(config.get("data_dir") or ".")
+    patterns = [base / pattern for pattern in _patterns(config["data_files"], split)]
+    # A page cannot name files outside of its repository.
+    inside = [str(pattern) for pattern in patterns if not {"..", "/"} & set(pattern.parts)]
+    return sorted({file for pattern in inside for file in folder.glob(pattern) if file.suffix in SUFFIXES})
+
+
+def _patterns(data_files: Any, split: str) -> Iterator[str]:
+    """Understand every form of `data_files`: a path, paths, a mapping of splits, a list of split and path."""
+    if isinstance(data_files, Mapping):
+        data_files = [{"split": name, "path": paths} for name, paths in data_files.items()]
+    entries = data_files if isinstance(data_files, list) else [data_files]
+    for entry in entries:
+        own, paths = (entry.get("split"), entry.get("path")) if isinstance(entry, Mapping) else ("train", entry)
+        if own == split:
+            yield from [paths] if isinstance(paths, str) else paths or []
+
+
+# --- by the names of files ------------------------------------------------------------------------
+
+
+def _by_name(folder: Path, subset: str, split: str) -> list[Path]:
+    files = {file.relative_to(folder): file for file in _data_files(folder)}
+    of_subset = [path for path in files if _is_of(path, subset)]
+    if subset == "default" and not of_subset:
+        of_subset = list(files)
+    named = [path for path in of_subset if _mentions(path, _SPLITS.get(split, {split}))]
+    if split == "train" and not named:  # files that say nothing are for training
+        named = [path for path in of_subset if not _mentions(path, _ALL_SPLITS)]
+    return [files[path] for path in named]
+
+
+def _data_files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.suffix in SUFFIXES and file.name not in _METADATA)
+
+
+def _is_of(path: Path, subset: str) -> bool:
+    """Whether a file lies in a folder called like the subset, or its name starts with it as a word."""
+    return subset in path.parent.parts or re.match(re.escape(subset) + r"(?![^\W_])", path.name) is not None
+
+
+def _mentions(path: Path, words: Iterable[str]) -> bool:
+    """Whether the name of the file or of a folder has one of the words: `db/train-00000-of-00001.parquet`."""
+    name = str(path.with_suffix("")).lower()
+    return any(re.search(rf"(?<![a-z]){re.escape(word)}(?![a-z])", name) for word in words)

@@ -1,0 +1,227 @@
+"""What a user's file or script calls: `register_model`, `register_dataset`, `register_template` ...
+
+The arguments are SWIFT's, of 2023 and of 2024; the calls build the same catalogue rows that a manifest
+would. Inside a file of `--custom_register_path` they belong to that file, elsewhere to the process.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from llmtune.errors import UsageError
+from llmtune.plugins.local import LocalPlugin, current
+from llmtune.plugins.manifest import is_fact
+from llmtune.specs import TemplateSpec
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Subset = str | tuple[str, str] | list[str]
+
+READ_BY_CORE = "llmtune_reads_it"
+"""Attribute of a `get_function` that stands for what core does itself."""
+
+
+def register_model(
+    model_type: str,
+    model_id_or_path: str | None = None,
+    lora_target_modules: Sequence[str] | None = None,
+    template: str = "chatml",
+    get_function: Function | None = None,
+    *,
+    target_modules: Sequence[str] | None = None,
+    requires: Sequence[str] | None = None,
+    torch_dtype: Any = None,
+    automodel_class: type | None = None,
+    revision: str | None = None,
+    hf_model_id: str | None = None,
+    function_kwargs: Mapping[str, Any] | None = None,
+    **annotations: Any,
+) -> Any:
+    """Register a checkpoint. `model_id_or_path` is a ModelScope id (`hf_model_id` names the other hub's) or a folder.
+
+    `get_function(model_dir, torch_dtype, model_kwargs, load_model, **kwargs)` returns (model, tokenizer).
+    Without it the call can be used as a decorator; used neither way, core loads the model, with
+    `automodel_class` where that is given. Annotations that are facts of a manifest, or repository ids,
+    are used; others are kept for the listings.
+    """
+    plugin = current()
+    modules = target_modules or lora_target_modules
+    row = {
+        "ms": model_id_or_path,
+        "hf": hf_model_id,
+        "template": template,
+        "tuner": {"target_modules": [modules] if isinstance(modules, str) else list(modules)} if modules else None,
+        "requires": list(requires) if requires else None,
+        "dtype": dtype_name(torch_dtype),
+        "automodel_class": automodel_class,
+        "revision": None if revision == "master" else revision,  # SWIFT's name for: the default
+        **_annotated("model", annotations),
+        "family": model_type,
+    }
+    plugin.add("model", model_type, row)
+
+    def attach(function: Function) -> Function:
+        plugin.functions["model", model_type] = partial(function, **(function_kwargs or {}))
+        return function
+
+    return attach if get_function is None else attach(get_function)
+
+
+def register_dataset(
+    dataset_name: str,
+    dataset_id_or_path: str | None = None,
+    train_subset_split_list: Sequence[Subset] | None = None,
+    val_subset_split_list: Sequence[Subset] | Callable[..., Any] | None = None,
+    preprocess_func: Callable[..., Any] | None = None,
+    get_function: Callable[..., Any] | None = None,
+    *,
+    subsets: Sequence[str] | None = None,
+    split: Sequence[str] = ("train",),
+    task: str | None = None,
+    tags: Sequence[str] = (),
+    hf_dataset_id: str | None = None,
+    function_kwargs: Mapping[str, Any] | None = None,
+    **annotations: Any,
+) -> Any:
+    """Register a dataset: a path or ModelScope id (`hf_dataset_id` names the other hub's), or a function.
+
+    `preprocess_func` turns one record into a row. The lists hold (subset, split) pairs, or names of
+    splits. SWIFT's order of 2024 works too: `(name, id, subsets, preprocess_func, get_function)`, where
+    the subsets are names and `split` says which of their splits are read.
+
+    A `get_function` without required parameters returns records, which go through `preprocess_func`; any
+    other is called with `(dataset_id_or_path, train_subset_split_list, val_subset_split_list,
+    preprocess_func, **function_kwargs)`. Both may return a pair (train, validation). Without one the
+    call can be used as a decorator; used neither way, core reads the files.
+    """
+    if callable(val_subset_split_list):
+        subsets, train_subset_split_list = train_subset_split_list, None  # type: ignore[assignment]
+        get_function = preprocess_func if get_function is None else get_function
+        preprocess_func, val_subset_split_list = val_subset_split_list, None
+    if subsets is not None:
+        train_subset_split_list = [(subset, part) for subset in subsets for part in split]
+    plugin = current()
+    plugin.remove("preprocessor", dataset_name)
+    row = {
+        **_place(dataset_id_or_path),
+        "hf": hf_dataset_id,
+        "tags": [*([task] if task else []), *tags] or None,
+        "subsets": subset_pairs(train_subset_split_list),
+        "val_subsets": subset_pairs(val_subset_split_list),
+        "preprocessor": dataset_name if preprocess_func else None,
+        **_annotated("dataset", annotations),
+    }
+    plugin.add("dataset", dataset_name, row)
+    if preprocess_func is not None:
+        plugin.add("preprocessor", dataset_name, {}, preprocess_func)
+    swift = (dataset_id_or_path, train_subset_split_list, val_subset_split_list, preprocess_func)
+
+    def attach(function: Function) -> Function:
+        _attach_reader(plugin, dataset_name, function, swift, function_kwargs or {})
+        return function
+
+    return attach if get_function is None else attach(get_function)
+
+
+def _attach_reader(
+    plugin: LocalPlugin, name: str, function: Callable[..., Any], swift: tuple[Any, ...], keywords: Mapping[str, Any]
+) -> None:
+    if hasattr(function, READ_BY_CORE) and not keywords:
+        return
+    if not _has_required_parameters(function):
+        plugin.functions["dataset", name] = partial(function, **keywords)
+        return
+    plugin.functions["dataset", name] = partial(function, *swift, **keywords)
+    plugin.remove("preprocessor", name)  # it was handed to the function, which applies it
+    plugin.tables["dataset"][name].pop("preprocessor", None)
+
+
+def _has_required_parameters(function: Callable[..., Any]) -> bool:
+    """Also true for `*args`; keyword-only parameters do not count."""
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return any(
+        one.kind is inspect.Parameter.VAR_POSITIONAL or (one.kind in positional and one.default is one.empty)
+        for one in inspect.signature(function).parameters.values()
+    )
+
+
+def _place(id_or_path: str | None) -> dict[str, str | None]:
+    path = Path(id_or_path).expanduser() if id_or_path is not None else None
+    return {"file": str(path.resolve())} if path is not None and path.exists() else {"ms": id_or_path}
+
+
+def subset_pairs(subsets: Sequence[Subset] | None) -> list[list[str]] | None:
+    """Return [subset, split] lists, None for none; a name alone is a split of the subset `default`, as in SWIFT."""
+    return [["default", one] if isinstance(one, str) else list(one) for one in subsets] if subsets else None
+
+
+_DTYPES = {"torch.bfloat16": "bf16", "torch.float16": "fp16", "torch.float32": "fp32"}
+
+
+def dtype_name(torch_dtype: Any) -> str | None:
+    """Return llmtune's name of a torch dtype (or of such a name), None for None; imports no torch."""
+    if torch_dtype is None:
+        return None
+    name = _DTYPES.get(str(torch_dtype), str(torch_dtype))
+    if name not in _DTYPES.values():
+        raise UsageError(f"torch_dtype must be one of {', '.join(_DTYPES)}, found {torch_dtype}")
+    return name
+
+
+def _annotated(kind: str, annotations: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep apart what core would take for repository ids: SWIFT's annotations are of every form."""
+    facts = {key: value for key, value in annotations.items() if is_fact(kind, key, value)}
+    rest = {key: value for key, value in annotations.items() if key not in facts}
+    return {**facts, "annotations": rest} if rest else facts
+
+
+def register_template(template_type: str, template: TemplateSpec | Mapping[str, Any]) -> None:
+    """Register a chat format: `Template(prefix, prompt, chat_sep, suffix, default_system, system_prefix)`."""
+    facts = template if isinstance(template, Mapping) else _template_facts(template)
+    current().add("template", template_type, facts)
+
+
+def register_tuner(name: str, factory: Function | None = None, *, options: type | None = None, **facts: Any) -> Any:
+    """Register a tuner; `factory(options)` returns a `Tuner`. Also usable as a decorator."""
+    plugin = current()
+    plugin.add("tuner", name, {"options": options, **facts})
+
+    def attach(function: Function) -> Function:
+        plugin.functions["tuner", name] = function
+        return function
+
+    return attach if factory is None else attach(factory)
+
+
+def register_command(name: str, app: Callable[..., Any], *, help: str) -> None:
+    """Register `llmtune NAME`; `app` is a typer app or any callable that takes a list of arguments."""
+    current().add("command", name, {"run": app, "help": help})
+
+
+def Template(  # noqa: N802 - the name that SWIFT's users know
+    prefix: list[Any],
+    prompt: list[Any],
+    chat_sep: list[Any] | None,
+    suffix: list[Any],
+    default_system: str | None = None,
+    system_prefix: list[Any] | None = None,
+    stop_words: Sequence[str] = (),
+) -> TemplateSpec:
+    """Build a chat format from its parts, in SWIFT's order."""
+    return TemplateSpec(
+        name="",
+        prefix=prefix,
+        prompt=prompt,
+        chat_sep=chat_sep,
+        suffix=suffix,
+        default_system=default_system,
+        system_prefix=system_prefix,
+        stop_words=list(stop_words),
+    )
+
+
+def _template_facts(spec: TemplateSpec) -> dict[str, Any]:
+    return {key: value for key, value in vars(spec).items() if key != "name" and value is not None}

@@ -1,0 +1,452 @@
+import subprocess
+import sys
+
+import pytest
+
+import llmtune
+from llmtune.errors import DataError, ManifestError, UnknownName, UsageError
+from llmtune.plugins import local as local_plugins
+
+FORBIDDEN = ("torch", "transformers", "pydantic", "datasets", "typing", "importlib.metadata", "re", "json")
+
+
+@pytest.fixture(autouse=True)
+def fresh_process(monkeypatch):
+    """Nothing that a test registers reaches another; only core's own plugin is switched on."""
+    monkeypatch.setenv("LLMTUNE_ONLY_PLUGINS", "none-but-core")
+    yield
+    session = local_plugins._session
+    session.tables.clear()
+    session.functions.clear()
+    session.announced.clear()
+
+
+# --- the names ------------------------------------------------------------------------------------
+
+
+def test_importing_llmtune_imports_next_to_nothing():
+    code = "import sys; before = set(sys.modules); import llmtune; print(*sorted(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = done.stdout.split()
+    assert "llmtune" in imported
+    assert [name for name in FORBIDDEN if name in imported] == []
+    assert len(imported) < 4
+
+
+def test_every_name_is_there_and_listed():
+    tabled = [name for names in llmtune._MODULES.values() for name in names.split()]
+    assert sorted(tabled) == sorted(llmtune.__all__)
+    assert set(llmtune.__all__) <= set(dir(llmtune))
+    assert all(callable(getattr(llmtune, name)) for name in llmtune.__all__)
+
+
+def test_a_name_that_llmtune_does_not_have_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = llmtune.no_such_name
+
+
+@pytest.mark.parametrize(
+    ("attribute", "name"),
+    [
+        ("qwen_7b_chat", "qwen-7b-chat"),
+        ("qwen_7b_chat_int4", "qwen-7b-chat-int4"),
+        ("chatglm3_6b_32k", "chatglm3-6b-32k"),
+        ("chinese_alpaca_2_7b", "chinese-alpaca-2-7b"),
+        ("qwen_1_8b_chat", "qwen-1_8b-chat"),
+        ("llama3_1_70b_instruct", "llama3_1-70b-instruct"),
+        ("minicpm_v_v2_5_chat", "minicpm-v-v2_5-chat"),
+        ("smollm2_1_7b_instruct", "smollm2-1.7b-instruct"),  # llmtune's own, with a dot
+        ("qwen2_5_7b_chat", "qwen2_5-7b-chat"),
+    ],
+)
+def test_a_model_type_is_the_name_of_the_model(attribute, name):
+    assert getattr(llmtune.ModelType, attribute) == name
+
+
+def test_an_installed_name_wins_over_the_rule(site, monkeypatch):
+    monkeypatch.delenv("LLMTUNE_ONLY_PLUGINS")
+    site.install("qwen", '[model.q]\n[model.q.ids]\n"qwen_7b.chat" = { ms = "o/q" }\n')
+    assert llmtune.ModelType.qwen_7b_chat == "qwen_7b.chat"
+    assert "qwen_7b_chat" in dir(llmtune.ModelType)
+
+
+def test_names_of_datasets_and_templates(local):
+    assert llmtune.DatasetName.alpaca_en == "alpaca-en"
+    assert llmtune.DatasetName.self_cognition == "self-cognition"
+    assert llmtune.TemplateType.chatml == "chatml"
+    assert "smollm2" in dir(llmtune.TemplateType)
+
+
+def test_a_registered_name_is_an_attribute():
+    llmtune.register_template("my.own", llmtune.Template([], ["{{QUERY}}"], [], []))
+    assert llmtune.TemplateType.my_own == "my.own"
+
+
+def test_classes_of_a_users_own_names_may_extend_them():
+    class Custom(llmtune.ModelType):
+        tigerbot = "tigerbot-13b"
+
+    assert (Custom.tigerbot, Custom.qwen_7b) == ("tigerbot-13b", "qwen-7b")
+
+
+def test_private_attributes_are_no_names():
+    assert not hasattr(llmtune.ModelType, "__wrapped__")
+
+
+def test_target_modules_of_families():
+    from llmtune import LoRATM
+
+    assert (LoRATM.llama2, LoRATM.qwen, LoRATM.baichuan) == (["q_proj", "k_proj", "v_proj"], ["c_attn"], ["W_pack"])
+
+
+# --- registering in a script ----------------------------------------------------------------------
+
+
+def test_what_a_script_registers_is_found_by_later_calls(jsonl):
+    llmtune.register_dataset("mine", str(jsonl("rows.jsonl", [{"query": "a", "response": "b"}])))
+    train, validation = llmtune.get_dataset("mine")
+    assert (train.to_list(), validation) == (
+        [{"query": "a", "response": "b", "history": [], "system": None}],
+        None,
+    )
+
+
+def test_the_names_belong_to_a_plugin_called_like_the_script():
+    from llmtune.python.session import current_catalogue
+
+    llmtune.register_template("mine", {"prompt": ["{{QUERY}}"]})
+    plugin = current_catalogue().find("template", "mine").plugin
+    assert plugin.name.startswith("local-")
+    assert plugin.manifest.summary == f"registered by {plugin.version}"
+
+
+def test_registering_a_name_again_replaces_it(jsonl):
+    first, second = (str(jsonl(f"{n}.jsonl", [{"query": n, "response": n}])) for n in ("first", "second"))
+    llmtune.register_dataset("mine", first, preprocess_func=lambda record: None)
+    llmtune.register_dataset("mine", second)
+    assert llmtune.get_dataset("mine")[0]["query"] == ["second"]
+
+
+def test_a_function_does_not_outlive_its_registration(jsonl):
+    llmtune.register_dataset("mine")(lambda: [{"query": "old", "response": "old"}])
+    llmtune.register_dataset("mine", str(jsonl("rows.jsonl", [{"query": "new", "response": "new"}])))
+    assert llmtune.get_dataset("mine")[0]["query"] == ["new"]
+
+
+def test_a_name_that_hides_an_installed_one_is_announced_once(site, monkeypatch, capsys):
+    monkeypatch.delenv("LLMTUNE_ONLY_PLUGINS")
+    site.install("acme", '[template.fine]\nprompt = ["{{QUERY}}"]\n')
+    llmtune.register_template("fine", {"prompt": ["Q: {{QUERY}}"]})
+    _ = llmtune.TemplateType.one
+    _ = llmtune.TemplateType.two
+    assert capsys.readouterr().err.count("template 'fine' of local-") == 1
+
+
+def test_a_template_without_a_prompt_is_refused_where_it_is_used(fails):
+    llmtune.register_template("bad", {"suffix": ["</s>"]})
+    assert "needs a prompt" in fails(ManifestError, llmtune.get_dataset, "x").problem
+
+
+# --- datasets -------------------------------------------------------------------------------------
+
+ROWS = [{"query": f"q{n}", "response": f"r{n}"} for n in range(10)]
+
+
+def test_rows_have_swifts_four_columns(jsonl):
+    rows = [
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+        {"query": "c", "response": "d", "history": [["a", "b"]], "system": "s"},
+        {"query": "only a question"},
+    ]
+    train, _ = llmtune.get_dataset([str(jsonl(f"{n}.jsonl", [row])) for n, row in enumerate(rows)])
+    assert train.to_list() == [
+        {"query": "a", "response": "b", "history": [], "system": None},
+        {"query": "c", "response": "d", "history": [["a", "b"]], "system": "s"},
+        {"query": "only a question", "response": None, "history": [], "system": None},
+    ]
+
+
+def test_a_share_is_split_off_for_validation(jsonl):
+    train, validation = llmtune.get_dataset([str(jsonl("rows.jsonl", ROWS))], 0.2, dataset_seed=1)
+    assert (len(train), len(validation)) == (8, 2)
+    assert set(train["query"]) | set(validation["query"]) == {row["query"] for row in ROWS}
+
+
+def test_a_validation_part_of_its_own_is_used_as_it_is():
+    llmtune.register_dataset("mine", get_function=lambda: (ROWS[:3], ROWS[3:5]))
+    train, validation = llmtune.get_dataset(["mine"], 0.5)
+    assert (train["query"], validation["query"]) == (["q0", "q1", "q2"], ["q3", "q4"])
+
+
+def test_subsets_of_a_folder_are_read_with_their_validation_part(jsonl, tmp_path):
+    (tmp_path / "data").mkdir()
+    for name in ("a-train", "b-train", "b-test"):
+        jsonl(f"data/{name}.jsonl", [{"instruction": name, "output": "x"}])
+    repo = str(tmp_path / "data")
+    preprocess, core = llmtune.AlpacaPreprocessor(), llmtune.get_dataset_from_repo
+    llmtune.register_dataset("mine", repo, [("a", "train"), ("b", "train")], [("b", "test")], preprocess, core)
+    train, validation = llmtune.get_dataset(["mine"])
+    assert (train["query"], validation["query"]) == (["a-train", "b-train"], ["b-test"])
+    direct = core(repo, [("b", "train")], [("b", "test")], preprocess)
+    assert (direct[0]["query"], direct[1]["query"]) == (["b-train"], ["b-test"])
+
+
+def test_a_users_function_gets_the_datasets_of_core(jsonl, tmp_path):
+    jsonl("train.jsonl", ROWS)
+
+    def shorter(repo, train, validation, preprocess, **kwargs):
+        return llmtune.get_dataset_from_repo(repo, train, validation, preprocess)[0].select(range(kwargs["count"]))
+
+    llmtune.register_dataset("mine", str(tmp_path), None, None, None, shorter, function_kwargs={"count": 3})
+    assert llmtune.get_dataset(["mine"])[0]["query"] == ["q0", "q1", "q2"]
+
+
+def test_rows_that_do_not_fit_are_counted_and_shown(jsonl, capsys):
+    train, _ = llmtune.get_dataset([str(jsonl("rows.jsonl", [*ROWS, {"query": ""}]))], check_dataset_strategy="warning")
+    shown = capsys.readouterr().out
+    assert len(train) == 10
+    assert "rows: 11 read, 10 to train on, 0 to validate" in shown
+    assert "rows.jsonl:11" in shown
+
+
+def test_the_strategy_error_stops_at_rows_that_do_not_fit(jsonl, fails):
+    path = str(jsonl("rows.jsonl", [*ROWS, {"query": ""}]))
+    error = fails(DataError, llmtune.get_dataset, [path], check_dataset_strategy="error")
+    assert "rows.jsonl:11" in error.fix
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keywords", "shown"),
+    [
+        ((["x"], 1.0), {}, "dataset_test_ratio"),
+        ((["x"],), {"check_dataset_strategy": "strict"}, "check_dataset_strategy"),
+        (([],), {}, "no dataset"),
+        ((["rows.jsonl"],), {"modle_name": ["a"]}, "modle_name"),
+    ],
+)
+def test_wrong_arguments_are_named(jsonl, monkeypatch, tmp_path, fails, arguments, keywords, shown):
+    monkeypatch.chdir(tmp_path)
+    jsonl("rows.jsonl", ROWS)
+    assert shown in fails(UsageError, llmtune.get_dataset, *arguments, **keywords).problem
+
+
+def test_an_unknown_dataset_is_a_usage_error(fails):
+    assert "no-such" in fails(UnknownName, llmtune.get_dataset, ["no-such"]).problem
+
+
+# --- preprocessors --------------------------------------------------------------------------------
+
+TURNS = [{"who": "human", "text": "a"}, {"who": "bot", "text": "b"}]
+
+
+def test_conversations_of_any_roles_and_keys_become_a_row():
+    preprocess = llmtune.ConversationsPreprocessor("human", "bot", "turns", "who", "text")
+    assert preprocess({"turns": [{"who": "system", "text": "s"}, *TURNS], "id": 1}) == {
+        "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+        "system": "s",
+    }
+
+
+def test_turns_as_text_are_read_by_default():
+    preprocess = llmtune.ConversationsPreprocessor("human", "bot", "turns", "who", "text")
+    assert preprocess({"turns": repr(TURNS)})["messages"][1]["content"] == "b"
+
+
+def test_a_repair_function_gets_the_raw_cell_and_may_leave_a_record_out():
+    seen = []
+    preprocess = llmtune.ConversationsPreprocessor(repair_conversations=lambda cell: seen.append(cell))
+    assert preprocess({"conversations": "raw"}) is None
+    assert seen == ["raw"]
+
+
+BAD = {
+    "no column": {"id": 1},
+    "a text that is no list": {"conversations": "]["},
+    "a turn without a role": {"conversations": [{"value": "a"}]},
+    "an unknown role": {"conversations": [{"from": "narrator", "value": "a"}]},
+    "two questions": {"conversations": [{"from": "user", "value": "a"}, {"from": "user", "value": "b"}]},
+}
+
+
+@pytest.mark.parametrize("record", BAD.values(), ids=BAD)
+def test_a_record_that_does_not_fit_stops_or_is_left_out(record, fails):
+    where = {**record, "__source__": "rows.jsonl:7"}
+    assert fails(DataError, llmtune.ConversationsPreprocessor(), where).problem.startswith("rows.jsonl:7: ")
+    with pytest.raises(ValueError, match=r"."):
+        llmtune.ConversationsPreprocessor(error_strategy="delete")(where)
+
+
+def test_records_left_out_are_counted(jsonl, capsys):
+    good = {"conversations": [{"from": "user", "value": "a"}, {"from": "assistant", "value": "b"}]}
+    path = str(jsonl("rows.jsonl", [good, BAD["an unknown role"]]))
+    preprocess = llmtune.ConversationsPreprocessor(error_strategy="delete")
+    llmtune.register_dataset("mine", path, preprocess_func=preprocess)
+    assert len(llmtune.get_dataset(["mine"])[0]) == 1
+    assert "dropped 1: unknown role 'narrator' (expected system, user, assistant)" in capsys.readouterr().out
+
+
+# --- templates ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def template(tokenizer):
+    llmtune.register_template(
+        "t", llmtune.Template([], ["Q: {{QUERY}}\nA: "], ["\n"], [["eos_token_id"]], None, ["{{SYSTEM}}\n"], ["stop"])
+    )
+    return lambda name="t", **keywords: llmtune.get_template(name, tokenizer, **keywords)
+
+
+EXAMPLE = {"query": "c", "response": "d", "system": "s", "history": [("a", "b")]}
+
+
+def test_an_example_is_encoded_with_its_targets(template, tokenizer):
+    encoded = template().encode(EXAMPLE)
+    assert tokenizer.decode(encoded["input_ids"]) == "s\nQ: a\nA: b\nQ: c\nA: d<|im_end|>"
+    targets = [label for label in encoded["labels"] if label != -100]
+    assert tokenizer.decode(targets) == "bd<|im_end|>"
+
+
+def test_a_row_with_messages_is_encoded_too(template, tokenizer):
+    row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    assert tokenizer.decode(template().encode(row)["input_ids"]) == "Q: a\nA: b<|im_end|>"
+
+
+def test_without_a_response_the_prompt_is_encoded(template, tokenizer):
+    encoded = template().encode({"query": "a"})
+    assert (tokenizer.decode(encoded["input_ids"]), encoded["labels"]) == ("Q: a\nA: ", None)
+
+
+def test_the_default_system_prompt_is_replaced(template, tokenizer):
+    encoded = template(default_system="Be kind.").encode({"query": "a"})
+    assert tokenizer.decode(encoded["input_ids"]).startswith("Be kind.\n")
+
+
+@pytest.mark.parametrize("example", [EXAMPLE, {"query": "a long question"}])
+def test_what_is_too_long_is_an_error_or_cut_on_the_left(template, tokenizer, fails, example):
+    assert "max" in fails(DataError, template(max_length=4).encode, example).problem
+    whole = template().encode(example)["input_ids"]
+    assert template(max_length=4, truncation_strategy="truncation_left").encode(example)["input_ids"] == whole[-4:]
+    assert template(max_length=-1).encode(example)["input_ids"] == whole
+
+
+def test_an_example_that_cannot_be_used_is_a_data_error(template, fails):
+    assert "query" in fails(DataError, template().encode, {"response": "b"}).problem
+
+
+def test_a_system_prompt_without_a_place_is_left_out_with_one_warning(template, tokenizer, capsys):
+    llmtune.register_template("bare", llmtune.Template([], ["{{QUERY}}"], [], [["eos_token_id"]]))
+    bare = template("bare")
+    for _ in range(2):
+        assert (
+            tokenizer.decode(bare.encode({"query": "a", "response": "b", "system": "s"})["input_ids"]) == "ab<|im_end|>"
+        )
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: template 'bare' has no place for a system prompt; that of the example is left out"
+    ]
+
+
+def test_a_row_with_a_system_prompt_without_a_place_is_refused(template, fails):
+    llmtune.register_template("bare", llmtune.Template([], ["{{QUERY}}"], [], [["eos_token_id"]]))
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    error = fails(DataError, template("bare").encode, {"messages": messages, "system": "s"})
+    assert "no place for a system prompt" in error.problem
+
+
+@pytest.mark.parametrize("keywords", [{"max_length": 0}, {"truncation_strategy": "split"}])
+def test_wrong_limits_are_named(template, fails, keywords):
+    assert next(iter(keywords)) in fails(UsageError, template, **keywords).problem
+
+
+def test_stop_words_are_the_templates(template):
+    assert template().stop_words == ["stop"]
+
+
+# --- models ---------------------------------------------------------------------------------------
+
+
+def test_a_registered_model_is_loaded_by_its_function(tmp_path):
+    import torch
+
+    @llmtune.register_model("mine", str(tmp_path), ["q_proj"], "chatml")
+    def load(model_dir, torch_dtype, model_kwargs, load_model=True, **kwargs):
+        return (torch_dtype if load_model else None), (model_dir, model_kwargs, kwargs)
+
+    model, tokenizer = llmtune.get_model_tokenizer("mine", torch.float16, {"device_map": "auto"}, use_flash_attn=True)
+    assert model is torch.float16
+    assert tokenizer == (str(tmp_path), {"device_map": "auto"}, {"use_flash_attn": True})
+    assert llmtune.get_model_tokenizer("mine", load_model=False) == (None, (str(tmp_path), {}, {}))
+
+
+def test_core_loads_what_has_no_function(tmp_path):
+    from transformers import LlamaModel
+
+    from llmtune.testing.tiny import tiny_model
+
+    tiny_model(tmp_path)
+    llmtune.register_model("plain", str(tmp_path))
+    llmtune.register_model("headless", str(tmp_path), automodel_class=LlamaModel)
+    model, tokenizer = llmtune.get_model_tokenizer("plain", "fp32")
+    assert (type(model).__name__, str(model.dtype)) == ("LlamaForCausalLM", "torch.float32")
+    assert tokenizer.eos_token == "<|im_end|>"
+    kwargs = {"attn_implementation": "eager"}
+    headless, _ = llmtune.get_model_tokenizer("headless", "bf16", kwargs)
+    assert (type(headless), headless.config._attn_implementation) == (LlamaModel, "eager")
+
+
+def test_the_folder_of_a_registered_function_must_exist(fails):
+    assert "no such folder" in fails(UsageError, llmtune.get_model_tokenizer_from_repo, "/no/such/folder").problem
+
+
+def test_a_dtype_that_no_flag_has_is_refused(fails, tmp_path):
+    import torch
+
+    llmtune.register_model("mine", str(tmp_path))
+    assert "torch.float64" in fails(UsageError, llmtune.get_model_tokenizer, "mine", torch.float64).problem
+
+
+@pytest.mark.parametrize("name", ["trust_remote_code", "use_safetensors"])
+def test_what_model_kwargs_cannot_decide_is_refused(fails, tmp_path, name):
+    llmtune.register_model("mine", str(tmp_path))
+    assert name in fails(UsageError, llmtune.get_model_tokenizer, "mine", "fp32", {name: True}).problem
+
+
+SHELF = """
+from pathlib import Path
+from llmtune.api import Hub, hookimpl
+
+
+class Shelf(Hub):
+    def snapshot(self, repo, *, kind, revision=None, cached_only=False, weights=True):
+        return Path(f"/shelf/{kind}/{repo}@{revision}" + ("" if weights else " without weights"))
+
+    def upload(self, folder, repo, **options):
+        raise NotImplementedError
+
+
+@hookimpl
+def llmtune_create_hub(name, options, run):
+    return Shelf()
+"""
+
+
+@pytest.mark.parametrize(
+    ("keywords", "folder"),
+    [
+        ({}, "/shelf/model/o/m@v1"),
+        ({"revision": "v2"}, "/shelf/model/o/m@v2"),
+        ({"model_id_or_path": "o/other"}, "/shelf/model/o/other@None"),
+        ({"load_model": False}, "/shelf/model/o/m@v1 without weights"),
+    ],
+)
+def test_a_model_is_fetched_from_a_hub_at_its_revision(site, monkeypatch, keywords, folder):
+    site.install("shelf", 'module = "llmtune_plugin_shelf.plugin"\n[hub.shelf]\nkey = "ms"\n', code=SHELF)
+    monkeypatch.setenv("LLMTUNE_ONLY_PLUGINS", "shelf")
+    llmtune.register_model("mine", "o/m", revision="v1")(lambda model_dir, *others: (None, model_dir))
+    assert llmtune.get_model_tokenizer("mine", "fp32", **keywords)[1] == folder
+
+
+def test_a_default_revision_of_swift_is_none():
+    from llmtune.python.session import current_catalogue
+
+    llmtune.register_model("mine", "o/m", revision="master")
+    assert "revision" not in current_catalogue().find("model", "mine").facts
