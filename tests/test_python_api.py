@@ -16,10 +16,10 @@ import llmtune
 from llmtune import InferArguments, SftArguments, infer_main, sft_main
 from llmtune.cli import commands
 from llmtune.cli.config_command import ConfigCommand
-from llmtune.errors import UsageError
-from llmtune.plugins import local as local_plugins
 from llmtune.config.source import OPTION_KINDS
+from llmtune.errors import UsageError
 from llmtune.pipelines.run import PIPELINES
+from llmtune.plugins import local as local_plugins
 from llmtune.testing.tiny import load_tiny
 
 MODEL = "smollm2-135m-instruct"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from llmtune.config.aliases import aliases
 from llmtune.config.flags import Given, Words, check_names, short_options, split_flags
 from llmtune.config.source import plugin_flags, section_flags
 from llmtune.errors import UsageError
+from llmtune.paths import user_path
 from llmtune.plugins.catalogue import Catalogue
 
 _YES = ("", "true", "1", "yes", "on", "t", "y")
@@ -45,7 +44,7 @@ def _run_file(command: str, words: Sequence[str], known: Sequence[str]) -> Given
         return Given()
     from llmtune.config.run_file import read_run_file
 
-    path = Path(os.path.expanduser(words[0]))  # unlike Path.expanduser, leaves the ~ of an unknown user
+    path = user_path(words[0])
     values, lines = read_run_file(path)
     for flag in values:
         try:

@@ -71,7 +71,7 @@ def _loader_class() -> Any:
 
 
 def _characters(loader: Any, node: Any) -> str:
-    """Read \\ud83d\\ude00 as one character: JSON writes those beyond 16 bits as two, which YAML does not know."""
+    r"""Read \ud83d\ude00 as one character: JSON writes those beyond 16 bits as two, which YAML does not know."""
     text: str = loader.construct_scalar(node)
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 

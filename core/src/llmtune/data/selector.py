@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llmtune.errors import UsageError
+from llmtune.paths import user_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +25,7 @@ class Selector:
     @property
     def path(self) -> Path | None:
         """The file or folder it names, if that exists."""
-        path = Path(os.path.expanduser(self.name))
+        path = user_path(self.name)
         return path if self.hub is None and os.path.exists(path) else None
 
 

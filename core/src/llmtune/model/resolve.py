@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from llmtune.errors import UnknownName, UsageError, did_you_mean
 from llmtune.model.fetch import Fetcher
+from llmtune.paths import user_path
 from llmtune.plugins.catalogue import Catalogue, Entry
 from llmtune.plugins.manifest import hub_ids
 from llmtune.specs import ModelSpec
@@ -36,7 +37,7 @@ def choose_model(section: ModelSection, catalogue: Catalogue) -> ModelChoice:
         folder = entry.facts.get("ms", "")
         return ModelChoice(entry=entry, path=Path(folder)) if Path(folder).is_absolute() else ModelChoice(entry=entry)
     hub, _, repo = section.model_id_or_path.rpartition("::")
-    path = Path(os.path.expanduser(repo))  # unlike Path.expanduser, leaves the ~ of an unknown user
+    path = user_path(repo)
     entry = catalogue.find("model", section.model_type) if section.model_type else _by_id(repo, catalogue)
     if not hub and os.path.isdir(path):
         return ModelChoice(entry=entry, path=path.resolve())

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from llmtune.config.aliases import aliases, modernised
@@ -13,6 +11,7 @@ from llmtune.config.build import build_config
 from llmtune.config.commands import COMMANDS, CommandConfig
 from llmtune.config.flags import Given, check_names
 from llmtune.config.source import option_names, plugin_flags, section_flags
+from llmtune.paths import user_path
 from llmtune.plugins.catalogue import Catalogue
 from llmtune.train import checkpoint
 from llmtune.train.checkpoint_files import read_arguments
@@ -67,15 +66,13 @@ def _with_local(catalogue: Catalogue, config: CommandConfig) -> Catalogue:
 
     present = {plugin.version for plugin in catalogue.plugins if plugin.local is not None}
     paths = config.plugins.custom_register_path
-    return add_local_plugins(
-        catalogue, [path for path in paths if os.path.realpath(os.path.expanduser(path)) not in present]
-    )
+    return add_local_plugins(catalogue, [path for path in paths if str(user_path(path).resolve()) not in present])
 
 
 def from_checkpoint(given: Given, config: Any, catalogue: Catalogue) -> Given:
     """Return the flags that the checkpoint was trained with, the user's own on top."""
     section = config.inference
-    folder = Path(os.path.expanduser(section.ckpt_dir))
+    folder = user_path(section.ckpt_dir)
     checkpoint.check_complete(folder)
     if not section.load_args_from_ckpt_dir:
         return given

@@ -13,6 +13,7 @@ from llmtune.errors import DataError, OutputError
 from llmtune.infer.answer import Answerer, answer_rows
 from llmtune.infer.chat import chat
 from llmtune.interfaces.engine import Engine
+from llmtune.paths import user_path
 from llmtune.pipelines.merge import merged
 from llmtune.pipelines.prepare import Prepared, prepare, row_loader
 from llmtune.pipelines.trained import checkpoint_folder, load_trained, trained_template
@@ -65,7 +66,7 @@ def load_rows(prepared: Prepared[InferConfig]) -> list[Row]:
 
 
 def _result_file(config: InferConfig, folder: Path | None) -> Path:
-    parent = Path(config.inference.result_dir or (folder or Path("result")) / "infer_result").expanduser()
+    parent = user_path(config.inference.result_dir or (folder or Path("result")) / "infer_result")
     try:
         parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

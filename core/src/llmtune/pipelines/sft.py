@@ -20,6 +20,7 @@ from llmtune.errors import CheckpointError, DataError, Interrupted
 from llmtune.interfaces.template import Template
 from llmtune.interfaces.trainer import RunResult, TrainingJob
 from llmtune.interfaces.tuner import Tuner, trainable_parameters
+from llmtune.paths import user_path
 from llmtune.pipelines.prepare import (
     Prepared,
     find_model,
@@ -207,7 +208,7 @@ def _resume_from(config: SftConfig) -> Path | None:
     given = config.saving.resume_from_checkpoint
     if given is None:
         return None
-    folder = Path(given).expanduser().resolve()
+    folder = user_path(given).resolve()
     checkpoint.check_complete(folder)
     if not (folder / "optimizer.pt").exists():
         raise CheckpointError(

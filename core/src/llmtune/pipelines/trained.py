@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmtune.interfaces.template import Template
 from llmtune.interfaces.tuner import Tuner
+from llmtune.paths import user_path
 from llmtune.pipelines.prepare import Prepared, find_model, load_model, make_template
 from llmtune.specs import LoadedModel, ModelSpec, TemplateSpec
 from llmtune.train.checkpoint_files import read_template
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 def checkpoint_folder(config: InferConfig) -> Path | None:
     """Return the folder of --ckpt_dir, None without one."""
     given = config.inference.ckpt_dir
-    return Path(given).expanduser() if given else None
+    return user_path(given) if given else None
 
 
 def load_trained(prepared: Prepared[Any]) -> LoadedModel:

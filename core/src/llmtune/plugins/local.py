@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from llmtune.errors import LlmtuneError, ManifestError, PluginFailed, UsageError
+from llmtune.paths import user_path
 from llmtune.plugins.catalogue import Catalogue, Plugin
 from llmtune.plugins.local_hooks import hooks_of
 from llmtune.plugins.manifest import API, check_facts, parse_manifest, read_manifest
@@ -119,8 +121,8 @@ def _script() -> tuple[str, str]:
 def add_local_plugins(catalogue: Catalogue, paths: Sequence[str]) -> Catalogue:
     """Return the catalogue with the names that each path registers; they win over installed ones."""
     for text in paths:
-        path = Path(text).expanduser().resolve()
-        plugin = _named_apart(_from_folder(path) if path.is_dir() else _from_file(path), catalogue)
+        path = user_path(text).resolve()
+        plugin = _named_apart(_from_folder(path) if os.path.isdir(path) else _from_file(path), catalogue)
         _announce(_shadowed(plugin, catalogue))
         catalogue = catalogue.with_plugin(plugin)
     return catalogue
@@ -134,7 +136,7 @@ def _named_apart(plugin: Plugin, catalogue: Catalogue) -> Plugin:
 
 
 def _from_file(path: Path) -> Plugin:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UsageError(f"--custom_register_path {path}: no such file")
     collected = LocalPlugin()
     module = _run_file(path, collected)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 from llmtune.errors import UsageError
+from llmtune.paths import user_path
 from llmtune.plugins.local import LocalPlugin, current
 from llmtune.plugins.manifest import is_fact
 from llmtune.specs import TemplateSpec
@@ -149,7 +149,7 @@ def _has_required_parameters(function: Callable[..., Any]) -> bool:
 
 
 def _place(id_or_path: str | None) -> dict[str, str | None]:
-    path = Path(id_or_path).expanduser() if id_or_path is not None else None
+    path = user_path(id_or_path) if id_or_path is not None else None
     return {"file": str(path.resolve())} if path is not None and path.exists() else {"ms": id_or_path}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmtune.config.flags import check_names
@@ -13,6 +12,7 @@ from llmtune.data.load import RowLoader, Rows, SelectedDataset, select_dataset
 from llmtune.data.report import DataReport
 from llmtune.data.subsets import read_subsets
 from llmtune.errors import DataError, UsageError
+from llmtune.paths import user_path
 from llmtune.plugins.registration import READ_BY_CORE, Subset, subset_pairs
 from llmtune.plugins.requirements import check_requirements
 from llmtune.python.examples import as_columns
@@ -96,7 +96,7 @@ def get_dataset_from_repo(
     As the `get_function` of `register_dataset` it is what llmtune does anyway: then the hub, the seed
     and the report are those of the run. Called directly, a record that does not fit raises `ValueError`.
     """
-    path = Path(dataset_id_or_path).expanduser()
+    path = user_path(dataset_id_or_path)
     if not path.exists():
         hub = "huggingface" if use_hf else None
         fetcher = Session.start().fetcher(hub)

@@ -89,7 +89,9 @@ class Loop(Trainer):
         was_training = self.model.training
         self.model.eval()
         sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
-        with torch.random.fork_rng():  # each pass over a DataLoader draws a seed
+        with torch.random.fork_rng(
+            devices=[self.args.device] if self.args.device.type == "cuda" else []
+        ):  # each pass over a DataLoader draws a seed
             for batch in self.get_eval_dataloader(eval_dataset):
                 total, count = summed_loss(self.model, self._base, self._prepare_inputs(batch))
                 sums += torch.stack([total.double(), count.double()])

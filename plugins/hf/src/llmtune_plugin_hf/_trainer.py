@@ -40,7 +40,9 @@ class HfTrainer(Trainer):
 
 def make_loop(job: TrainingJob) -> Loop:
     """Build the loop with llmtune's own callbacks in place of the default ones."""
-    loop = Loop(job, args=training_arguments(job), data_collator=Collate(job.tokenizer.pad_token_id))
+    args = training_arguments(job)
+    use_one_gpu(args)
+    loop = Loop(job, args=args, data_collator=Collate(job.tokenizer.pad_token_id))
     for default in (PrinterCallback, ProgressCallback):
         loop.remove_callback(default)
     loop.add_callback(Progress(show=not job.tracking.disable_tqdm))
@@ -93,6 +95,13 @@ def training_arguments(job: TrainingJob) -> TrainingArguments:
         remove_unused_columns=False,
         label_names=["labels"],
     )
+
+
+def use_one_gpu(args: TrainingArguments) -> None:
+    """Keep transformers from splitting batches over all visible GPUs (DataParallel), which is slow and adds rows."""
+    if args.n_gpu > 1:  # reading it sets the devices up
+        print(f"note: {args.n_gpu} GPUs are visible and this process uses one; NPROC_PER_NODE={args.n_gpu} uses all")
+        args._n_gpu = 1
 
 
 def trackers(job: TrainingJob) -> list[str]:
