@@ -128,10 +128,12 @@ def test_the_same_content_works_as_one_file(monkeypatch: pytest.MonkeyPatch, wor
     assert "sprout-35k" in in_workplace(monkeypatch, workplace, "models", "sprout", *register)
     row = json.loads(in_workplace(monkeypatch, workplace, "notes", "--count", "1", *register))
     assert row["messages"][0]["content"] == "What do I do with basil in May?"
-    in_workplace(
+    said = in_workplace(
         monkeypatch, workplace, "sft", *register, "--model_type", "sprout-35k", *TRAIN, "--output_dir", tmp_path
     )
+    assert "--custom_register_path" in said.splitlines()[-1], "the line to try it names the file"
     checkpoint = trained(tmp_path)
+    assert json.loads((checkpoint.parent / "run.json").read_text())["plan"]["local"] == ["garden.py"]
     (workplace / "ask.jsonl").write_text('{"query": "When do I sow basil?"}\n')
     ask = ("--val_dataset", "ask.jsonl", "--max_new_tokens", "4")
     assert "1 answers" in in_workplace(monkeypatch, workplace, "infer", *register, "--ckpt_dir", checkpoint, *ask)

@@ -23,6 +23,8 @@ class ConfigCommand:
     """A command whose flags come from `config/commands.py`."""
 
     name: str
+    records_local_files = True
+    """`main` leaves --custom_register_path among the arguments: it belongs to the configuration."""
 
     def __call__(self, arguments: Sequence[str], *, prog_name: str, obj: Invocation) -> int:
         if any(word in ("-h", "--help") for word in arguments):

@@ -73,7 +73,7 @@ def _run(arguments: list[str]) -> int:
     command = _load(_find(catalogue, name))
     from llmtune.cli.invocation import Invocation
 
-    rest = _with_local(rest, leading) if hasattr(command, "pipeline") else _split_local(rest)[1]
+    rest = _with_local(rest, leading) if getattr(command, "records_local_files", False) else _split_local(rest)[1]
     code = command(rest, prog_name=f"llmtune {name}", obj=Invocation(catalogue, name))
     return code if isinstance(code, int) else 0
 
