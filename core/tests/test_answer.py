@@ -35,7 +35,7 @@ def engine(tokenizer):
 @pytest.fixture
 def answerer(engine, tokenizer, chatml):
     template = ChatFormat(chatml(prompt=["{{QUERY}}|"], chat_sep=[";"], system_prefix=["({{SYSTEM}})"]), tokenizer)
-    return Answerer(engine, template, GenerationSection(stop_words=["Observation:"]), seed=7)
+    return Answerer(engine, template, GenerationSection(), stop_words=["Observation:"], seed=7)
 
 
 def row(*texts, **more):

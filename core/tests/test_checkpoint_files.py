@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from llmtune.config.generation import GenerationSection
 from llmtune.errors import CheckpointError
 from llmtune.template.chat_format import ChatFormat
 from llmtune.testing.tiny import tiny_tokenizer
@@ -10,7 +11,9 @@ from llmtune.train.checkpoint_files import CheckpointFiles, read_arguments, read
 
 def files(spec, template_class=ChatFormat):
     tokenizer = tiny_tokenizer()
-    return CheckpointFiles({"seed": 7, "system": "你好"}, spec, template_class(spec, tokenizer), tokenizer)
+    return CheckpointFiles(
+        {"seed": 7, "system": "你好"}, spec, template_class(spec, tokenizer), tokenizer, GenerationSection()
+    )
 
 
 def test_arguments_and_template_are_read_back_as_they_were(tmp_path, chatml):

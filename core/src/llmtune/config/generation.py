@@ -17,4 +17,3 @@ class GenerationSection(Section):
     top_p: float = Field(0.7, gt=0, le=1, description="Sample among the likeliest tokens of this total probability.")
     repetition_penalty: float = Field(1.0, gt=0, description="Above 1, tokens already used become less likely.")
     num_beams: int = Field(1, ge=1, description="Beams of beam search; 1: none.")
-    stop_words: list[str] = Field([], description="Texts that end an answer, besides the template's.")

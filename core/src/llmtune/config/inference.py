@@ -28,7 +28,9 @@ class InferenceSection(Section):
         description="Engine (llmtune engines). AUTO: vllm for whole models where it is installed, else pt.",
     )
     eval_human: bool | None = Field(None, description="Chat in the terminal. None: unless a dataset is given.")
-    stream: bool = Field(True, description="Show answers as they are generated.")
+    stream: bool = Field(
+        True, description="Show answers as they are generated, in a chat; rows of a dataset come in batches."
+    )
     verbose: bool | None = Field(
         None, description="Show each question and answer instead of a progress bar. None: below 100 rows."
     )
@@ -40,4 +42,5 @@ class InferenceSection(Section):
         None, description="Write the generation flags into the checkpoint's generation_config.json. None: true."
     )
     lora_modules: list[str] = pending([], description="More adapters, as name=folder.")
+    stop_words: list[str] = Field([], description="Texts that end an answer, besides the template's.")
     seed: int = Field(42, description="Seed of sampling.")

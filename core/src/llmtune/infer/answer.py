@@ -22,9 +22,16 @@ class Answerer:
     """An engine, the template of its model and the generation settings."""
 
     def __init__(
-        self, engine: Engine, template: Template, settings: GenerationSection, *, seed: int | None = None
+        self,
+        engine: Engine,
+        template: Template,
+        settings: GenerationSection,
+        *,
+        stop_words: Sequence[str] = (),
+        seed: int | None = None,
     ) -> None:
         self.engine, self.template, self.settings = engine, template, settings
+        self.stop_words = [*template.stop_words, *stop_words]
         self._seed = seed
 
     def stream(self, row: Row) -> Iterator[Chunk]:
@@ -46,7 +53,7 @@ class Answerer:
             input_ids=self.template.encode_prompt(row),
             settings=self.settings,
             stop_token_ids=self.template.stop_token_ids(),
-            stop_words=[*self.template.stop_words, *self.settings.stop_words],
+            stop_words=self.stop_words,
             seed=seed,
         )
 

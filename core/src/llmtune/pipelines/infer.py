@@ -19,7 +19,7 @@ from llmtune.pipelines.prepare import Prepared, prepare, row_loader
 from llmtune.pipelines.trained import checkpoint_folder, load_trained, trained_template
 from llmtune.plugins.catalogue import Catalogue
 from llmtune.specs import Row
-from llmtune.train.checkpoint_files import write_generation_config
+from llmtune.train.checkpoint_files import generation_config, overwrite_generation_config
 
 
 def infer(config: InferConfig, catalogue: Catalogue) -> Path | None:
@@ -31,11 +31,12 @@ def infer(config: InferConfig, catalogue: Catalogue) -> Path | None:
     _, template = trained_template(prepared, loaded.tokenizer)
     folder = checkpoint_folder(config)
     if folder is not None and config.inference.overwrite_generation_config:
-        write_generation_config(folder, config.generation, template, loaded.tokenizer)
+        overwrite_generation_config(folder, generation_config(config.generation, template, loaded.tokenizer))
     engine: Engine = prepared.provide("llmtune_create_engine", "engine")
     with closing(engine):
         engine.start(loaded.model, loaded.tokenizer)
-        answerer = Answerer(engine, template, config.generation, seed=config.inference.seed)
+        words, seed = config.inference.stop_words, config.inference.seed
+        answerer = Answerer(engine, template, config.generation, stop_words=words, seed=seed)
         if config.inference.eval_human:
             chat(answerer, stream=config.inference.stream)
             return None

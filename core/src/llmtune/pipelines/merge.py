@@ -59,7 +59,7 @@ def merged(prepared: Prepared[Any]) -> LoadedModel:
     loaded.model = tuner.merge(loaded.model)
     spec, template = trained_template(prepared, loaded.tokenizer)
     arguments = {**_trained_with(prepared), **config.model.model_dump(mode="json"), **_WHOLE}
-    files = CheckpointFiles(arguments, spec, template, loaded.tokenizer)
+    files = CheckpointFiles(arguments, spec, template, loaded.tokenizer, config.generation)
     with checkpoint.writing(final) as staged:
         loaded.model.save_pretrained(staged)
         files.write(staged)

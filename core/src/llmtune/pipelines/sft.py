@@ -69,7 +69,8 @@ def train(prepared: Prepared[SftConfig]) -> RunResult | None:
         tuner: Tuner = prepared.provide("llmtune_create_tuner", "tuner")
         model = trainable(prepared, tuner, loaded.model)
         trainer = prepared.provide("llmtune_create_trainer", "trainer")
-        files = CheckpointFiles(prepared.config.flat(), template_spec, template, tokenizer)
+        arguments = prepared.config.flat()  # with the hub that served the model
+        files = CheckpointFiles(arguments, template_spec, template, tokenizer, config.generation)
         ended: RunResult = trainer.fit(
             TrainingJob(
                 model=model,

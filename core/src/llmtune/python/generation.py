@@ -26,12 +26,15 @@ def inference(
     history: Pairs | None = None,
     system: str | None = None,
     *,
+    stop_words: Sequence[str] = (),
     seed: int | None = None,
     **generation: Any,
 ) -> tuple[str, History]:
     """Return (response, history with the new pair). `generation` are flags such as `max_new_tokens=100`."""
     answer = ""
-    for response, _ in inference_stream(model, template, query, history, system, seed=seed, **generation):
+    for response, _ in inference_stream(
+        model, template, query, history, system, stop_words=stop_words, seed=seed, **generation
+    ):
         answer = response
     return answer, [*_past(history), (query, answer)]
 
@@ -43,6 +46,7 @@ def inference_stream(
     history: Pairs | None = None,
     system: str | None = None,
     *,
+    stop_words: Sequence[str] = (),
     seed: int | None = None,
     **generation: Any,
 ) -> Iterator[tuple[str, History]]:
@@ -51,11 +55,12 @@ def inference_stream(
     check_names(generation, GenerationSection.model_fields, "infer")
     settings = make_section(GenerationSection, generation)
     row = template.row({"query": query, "history": past, "system": system})
-    return _stream(model, template, row, past, settings, seed)
+    answering = {"stop_words": stop_words, "seed": seed}
+    return _stream(model, template, row, past, settings, answering)
 
 
 def _stream(
-    model: Any, template: ExampleTemplate, row: Row, past: History, settings: Any, seed: int | None
+    model: Any, template: ExampleTemplate, row: Row, past: History, settings: Any, answering: dict[str, Any]
 ) -> Iterator[tuple[str, History]]:
     query, response = row["messages"][-1]["content"], ""
     session = Session.start()
@@ -65,7 +70,7 @@ def _stream(
     )
     with closing(engine):
         engine.start(model, template.tokenizer)
-        for chunk in Answerer(engine, template.template, settings, seed=seed).stream(row):
+        for chunk in Answerer(engine, template.template, settings, **answering).stream(row):
             response += chunk.text
             yield response, [*past, (query, response)]
 

@@ -19,13 +19,22 @@ if TYPE_CHECKING:
 
 ARGUMENTS = "sft_args.json"
 TEMPLATE = "template.json"
+GENERATION = "generation_config.json"
 
 
 class CheckpointFiles:
     """Writes core's files; the jinja form of the template is checked once, when this is built."""
 
-    def __init__(self, arguments: dict[str, Any], spec: TemplateSpec, template: Template, tokenizer: Any) -> None:
+    def __init__(
+        self,
+        arguments: dict[str, Any],
+        spec: TemplateSpec,
+        template: Template,
+        tokenizer: Any,
+        generation: GenerationSection,
+    ) -> None:
         self.arguments, self.spec, self.tokenizer = arguments, spec, tokenizer
+        self.generation = generation_config(generation, template, tokenizer)
         if same_ids(template, tokenizer):
             tokenizer.chat_template = template.jinja()
         else:
@@ -40,6 +49,7 @@ class CheckpointFiles:
         (folder / ARGUMENTS).write_text(_json(self.arguments), encoding="utf-8")
         (folder / TEMPLATE).write_text(_json(dataclasses.asdict(self.spec)), encoding="utf-8")
         self.tokenizer.save_pretrained(folder)
+        (folder / GENERATION).write_text(_json(self.generation), encoding="utf-8")
 
 
 def _json(content: Any) -> str:
@@ -58,17 +68,18 @@ def read_arguments(folder: Path) -> dict[str, Any]:
     return arguments
 
 
-def write_generation_config(folder: Path, settings: GenerationSection, template: Template, tokenizer: Any) -> None:
-    """Write the generation flags as transformers, vLLM and others read them (generation_config.json).
-
-    A checkpoint that cannot be written is as good for answering: that is a warning.
-    """
-    content = settings.model_dump(exclude={"stop_words"})
+def generation_config(settings: GenerationSection, template: Template, tokenizer: Any) -> dict[str, Any]:
+    """Return the generation flags as transformers, vLLM and others read them."""
+    content = settings.model_dump()
     if not settings.do_sample:
         content = {key: value for key, value in content.items() if key not in ("temperature", "top_k", "top_p")}
-    content |= {"eos_token_id": template.stop_token_ids(), "pad_token_id": tokenizer.pad_token_id}
+    return content | {"eos_token_id": template.stop_token_ids(), "pad_token_id": tokenizer.pad_token_id}
+
+
+def overwrite_generation_config(folder: Path, content: dict[str, Any]) -> None:
+    """Replace the file in a checkpoint; one that cannot be written is as good for answering, so that is a warning."""
     try:
-        write_json(folder / "generation_config.json", content)
+        write_json(folder / GENERATION, content)
     except OutputError as error:
         print(f"warning: {error.problem}", file=sys.stderr)
 
