@@ -57,6 +57,14 @@ MODEL = ("--model_type", "smollm2-135m-instruct")
         ("deploy --ssl_certfile c", "--ssl_keyfile and --ssl_certfile belong together"),
         ("eval --eval_url http://x/v1", "--eval_url needs --eval_is_chat_model true or false"),
         ("export --push_to_hub", "--push_to_hub needs --hub_model_id"),
+        (
+            "infer --eval_human true --val_dataset a",
+            "--eval_human true chats; --dataset and --val_dataset are answered with --eval_human false",
+        ),
+        ("sft --use_hf true --hub modelscope", "--use_hf true and --hub modelscope name two hubs; give one of them"),
+        ("infer --train_dataset_sample 5", "--train_dataset_sample has no effect here: it belongs to training"),
+        ("inspect --dataset_test_ratio 0.5", "--dataset_test_ratio has no effect here: it belongs to training"),
+        ("inspect --max_dropped_ratio 0.5", "--max_dropped_ratio has no effect here: it belongs to training"),
     ],
 )
 def test_a_contradiction_is_one_line(line: str, problem: str) -> None:

@@ -17,7 +17,7 @@ from llmtune import InferArguments, SftArguments, infer_main, sft_main
 from llmtune.cli import commands
 from llmtune.cli.config_command import ConfigCommand
 from llmtune.config.source import OPTION_KINDS
-from llmtune.errors import UsageError
+from llmtune.errors import DataError, UsageError
 from llmtune.pipelines.run import PIPELINES
 from llmtune.plugins import local as local_plugins
 from llmtune.testing.tiny import load_tiny
@@ -98,6 +98,8 @@ def test_arguments_show_what_was_given_without_secrets() -> None:
         ({"deepspeed": "default-zero2"}, "--deepspeed is not available yet"),
         ({"lora_dropout": 0.1, "lora_dropout_p": 0.1}, "both were given"),
         ({"custom_register_path": ["no-such-file.py"]}, "no such file"),
+        ({"custom_register_path": 3}, "custom_register_path must be text, or a list of texts, found 3"),
+        ({"custom_register_path": [3]}, "custom_register_path must be text, or a list of texts, found 3"),
     ],
 )
 def test_wrong_arguments_are_refused_when_they_are_made(values: dict[str, Any], shown: str) -> None:
@@ -177,6 +179,22 @@ def test_words_are_read_as_on_the_command_line(tiny_flags: list[str], monkeypatc
 def test_words_that_are_wrong_raise(tiny_flags: list[str]) -> None:
     with pytest.raises(UsageError, match="unknown option"):
         sft_main([*tiny_flags, "--lora_rnak", "8"])
+
+
+@pytest.mark.parametrize("words", [3, "--model_type x", {"model_type": "x"}, SftArguments])
+def test_words_must_be_a_list(words: Any) -> None:
+    with pytest.raises(UsageError) as caught:
+        sft_main(words)
+    assert caught.value.problem.startswith("sft takes a list of words or SftArguments(...), found ")
+    assert caught.value.fix == "write ['--flag', 'value'] or SftArguments(flag='value')"
+
+
+def test_self_cognition_without_names_is_refused_as_on_the_command_line() -> None:
+    with pytest.raises(UsageError) as caught:
+        llmtune.get_dataset(["self-cognition#3"])
+    assert caught.value.problem.startswith("dataset self-cognition needs --model_name and --model_author (Chinese")
+    train, _ = llmtune.get_dataset(["self-cognition#3"], model_name=["Ada"], model_author=["Team"])
+    assert len(train) == 3
 
 
 def test_print_config_prints_and_trains_nothing(
@@ -298,6 +316,17 @@ def test_the_seed_decides_a_sampled_answer(tiny: Path) -> None:
         for seed in (1, 1, 2)
     ]
     assert answers[0] == answers[1] != answers[2]
+
+
+def test_what_cannot_be_answered_is_refused_before_the_first_token() -> None:
+    with pytest.raises(UsageError, match=r"template must be what get_template\(...\) returns, found 'chatml'"):
+        llmtune.inference_stream(None, "chatml", "Hi")  # type: ignore[arg-type]
+
+
+def test_a_history_of_no_pairs_is_a_data_error(tiny: Path) -> None:
+    template = llmtune.get_template("chatml", load_tiny(tiny).tokenizer)
+    with pytest.raises(DataError, match="history must be pairs"):
+        llmtune.inference_stream(None, template, "Hi", ["a"])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("flags", [{"max_new_tokns": 5}, {"max_new_tokens": 0}])

@@ -180,7 +180,15 @@ def test_rows_of_multimodal_models_are_encoded_when_they_are_needed() -> None:
 @pytest.mark.parametrize(("cuda", "backend"), [(True, "nccl"), (False, "gloo")])
 def test_processes_talk_through_nccl_on_gpus(monkeypatch: pytest.MonkeyPatch, cuda: bool, backend: str) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    assert resolved("sft", model=model_entry(dtype="fp32"))[0].distributed.ddp_backend == backend
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    assert resolved("sft", model=model_entry(dtype="fp32"), world_size=2)[0].distributed.ddp_backend == backend
+
+
+def test_a_gpu_without_bf16_computes_in_fp16_whatever_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    record = resolved("sft", model=model_entry(dtype="bf16"))[1]
+    assert record["dtype"] == {"value": "fp16", "rule": "the GPU lacks bf16"}
 
 
 @pytest.mark.parametrize("command", ["sft", "infer"])

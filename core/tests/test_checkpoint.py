@@ -121,7 +121,7 @@ def test_a_checkpoint_that_does_not_exist_names_those_that_do(write, tmp_path, f
     error = fails(CheckpointError, checkpoint.check_complete, tmp_path / "checkpoint-7")
     assert ("does not exist" in error.problem, str(tmp_path / "checkpoint-1") in error.fix) == (True, True)
     nothing = fails(CheckpointError, checkpoint.check_complete, tmp_path / "no/checkpoint-7")
-    assert "nothing complete was found" in nothing.fix
+    assert nothing.fix == "check the path; no complete checkpoint was found there"
 
 
 def test_checkpoints_are_ordered_by_step_and_other_folders_are_none(write, tmp_path):

@@ -59,8 +59,16 @@ def test_rank_and_world_are_those_of_torchrun_or_one_process(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert environment.world() == (0, 1)
     monkeypatch.setenv("RANK", "3")
+    assert environment.world() == (0, 1), "schedulers set RANK for machines"
     monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "1")
     assert environment.world() == (3, 4)
+
+
+def test_a_world_without_local_ranks_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(UsageError, match="WORLD_SIZE=4 is set and LOCAL_RANK is not"):
+        environment.world()
 
 
 @pytest.mark.parametrize(("columns", "width"), [("80", 80), ("", None), ("wide", None)])

@@ -287,9 +287,19 @@ def test_a_name_registered_twice_is_named_with_the_file(local, fails):
     assert ("dataset 'd'" in error.problem, "mine.py:3" in error.problem) == (True, True)
 
 
-def test_a_template_without_a_prompt_is_refused_as_in_a_manifest(local, fails):
-    text = "from llmtune import register_template\nregister_template('t', {'suffix': ['</s>']})\n"
-    assert "template.t" in fails(ManifestError, local, text).problem
+@pytest.mark.parametrize(
+    ("call", "shown"),
+    [
+        ("register_template('t', {'suffix': ['</s>']})", "[template.t] needs a prompt"),
+        ("register_template('t', 3)", "template must be Template(...) or a mapping of facts, found 3"),
+        ("register_tuner('t', print, foo=3)", "[tuner.t] has an unknown key 'foo'"),
+        ("register_command('t', print, help=None)", "[command.t] needs both run and help"),
+        ("register_dataset(3)", "a dataset is registered by its name, found 3"),
+    ],
+)
+def test_facts_are_held_to_the_rules_of_a_manifest_and_named_with_file_and_line(local, tmp_path, fails, call, shown):
+    text = f"from llmtune import *\n\n{call}\n"
+    assert fails(UsageError, local, text).problem == f"{tmp_path / 'mine.py'}:3: {shown}"
 
 
 @pytest.mark.parametrize("name", ["missing.py", "missing-folder"])

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 import llmtune
-from llmtune.errors import DataError, ManifestError, UnknownName, UsageError
+from llmtune.errors import DataError, UnknownName, UsageError
 from llmtune.plugins import local as local_plugins
 
 FORBIDDEN = ("torch", "transformers", "pydantic", "datasets", "typing", "importlib.metadata", "re", "json")
@@ -142,9 +142,67 @@ def test_a_name_that_hides_an_installed_one_is_announced_once(site, monkeypatch,
     assert capsys.readouterr().err.count("template 'fine' of local-") == 1
 
 
-def test_a_template_without_a_prompt_is_refused_where_it_is_used(fails):
-    llmtune.register_template("bad", {"suffix": ["</s>"]})
-    assert "needs a prompt" in fails(ManifestError, llmtune.get_dataset, "x").problem
+class Options:
+    """No options class: it says nothing about its flags."""
+
+
+QUERY = {"prompt": ["{{QUERY}}"]}
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "keywords", "shown"),
+    [
+        ("register_template", ("x", {"foo": 3}), {}, "[template.x] has an unknown key 'foo'"),
+        ("register_template", ("x", {3: 3}), {}, "[template.x] has an unknown key '3'"),
+        ("register_template", ("x", {"suffix": ["</s>"]}), {}, "[template.x] needs a prompt"),
+        ("register_template", ("x", {**QUERY, "aliases": 3}), {}, "aliases must be a list of strings, found 3"),
+        (
+            "register_template",
+            ("x", {"prompt": "Q: {{QUERY}}"}),
+            {},
+            "prompt must be a list of texts or lists of tokens, found",
+        ),
+        ("register_template", ("x", {"prompt": [3]}), {}, "prompt must be a list of texts or lists of tokens, found 3"),
+        ("register_template", ("x", 3), {}, "Template(...) or a mapping of facts, found 3"),
+        ("register_template", (3, QUERY), {}, "a template is registered by its name, found 3"),
+        ("register_tuner", ("x", print), {"foo": 3}, "[tuner.x] has an unknown key 'foo'"),
+        ("register_tuner", ("x", 3), {}, "factory must be a function, found 3"),
+        ("register_tuner", ("x", print), {"options": 3}, "options must be a subclass of Section, found 3"),
+        ("register_tuner", ("x", print), {"options": Options}, "options must be a subclass of Section"),
+        ("register_tuner", (3, print), {}, "a tuner is registered by its name, found 3"),
+        ("register_command", ("x", 3), {"help": "Say x"}, "app must be a function, found 3"),
+        ("register_command", ("x", print), {"help": None}, "[command.x] needs both run and help"),
+        ("register_command", (" ", print), {"help": "Say x"}, "a command is registered by its name, found ' '"),
+        ("register_model", (3,), {}, "a model is registered by its name, found 3"),
+        ("register_model", ("x", 3), {}, "model_id_or_path must be an id or a path, found 3"),
+        ("register_model", ("x", "o/x", 3), {}, "lora_target_modules must be text, or a list of texts, found 3"),
+        ("register_model", ("x",), {"template": 3}, "template must be text, found 3"),
+        ("register_model", ("x",), {"get_function": 3}, "get_function must be a function, found 3"),
+        ("register_model", ("x",), {"function_kwargs": 3}, "function_kwargs must be a mapping, found 3"),
+        ("register_model", ("x",), {"aliases": 3}, "aliases must be a list of strings, found 3"),
+        ("register_dataset", (3,), {}, "a dataset is registered by its name, found 3"),
+        ("register_dataset", ("x", 3), {}, "dataset_id_or_path must be an id or a path, found 3"),
+        ("register_dataset", ("x", "o/x", "train"), {}, "subsets must be a list of splits or of"),
+        ("register_dataset", ("x", "o/x", [3]), {}, "(subset, split) pairs, found 3"),
+        ("register_dataset", ("x",), {"preprocess_func": 3}, "preprocess_func must be a function, found 3"),
+        ("register_dataset", ("x",), {"get_function": 3}, "get_function must be a function, found 3"),
+    ],
+)
+def test_a_wrong_registration_is_refused_at_the_call_and_stores_nothing(fails, function, arguments, keywords, shown):
+    assert shown in fails(UsageError, getattr(llmtune, function), *arguments, **keywords).problem
+    session = local_plugins._session
+    assert (any(session.tables.values()), session.functions) == (False, {})
+    assert "x" not in dir(llmtune.TemplateType)  # later calls still work
+
+
+def test_a_wrong_registration_leaves_an_earlier_one_as_it_was(fails, jsonl):
+    path = str(jsonl("rows.jsonl", [{"query": "a", "response": "b"}]))
+    llmtune.register_dataset("mine", path, preprocess_func=lambda record: {"messages": OLD})
+    fails(UsageError, llmtune.register_dataset, "mine", path, requires=3)
+    assert llmtune.get_dataset("mine")[0]["query"] == ["old"]
+
+
+OLD = [{"role": "user", "content": "old"}, {"role": "assistant", "content": "old"}]
 
 
 # --- datasets -------------------------------------------------------------------------------------
@@ -220,6 +278,10 @@ def test_the_strategy_error_stops_at_rows_that_do_not_fit(jsonl, fails):
     [
         ((["x"], 1.0), {}, "dataset_test_ratio"),
         ((["x"],), {"check_dataset_strategy": "strict"}, "check_dataset_strategy"),
+        ((["x"], "a"), {}, "dataset_test_ratio must be a number, found 'a'"),
+        ((["x"], 0.0, "a"), {}, "dataset_seed must be a whole number, found 'a'"),
+        ((3,), {}, "dataset_name_list must be text, or a list of texts, found 3"),
+        (([None],), {}, "dataset_name_list must be text, or a list of texts, found None"),
         (([],), {}, "no dataset"),
         ((["rows.jsonl"],), {"modle_name": ["a"]}, "modle_name"),
     ],
@@ -228,6 +290,15 @@ def test_wrong_arguments_are_named(jsonl, monkeypatch, tmp_path, fails, argument
     monkeypatch.chdir(tmp_path)
     jsonl("rows.jsonl", ROWS)
     assert shown in fails(UsageError, llmtune.get_dataset, *arguments, **keywords).problem
+
+
+def test_a_dataset_may_be_a_path(jsonl):
+    path = jsonl("rows.jsonl", ROWS)
+    assert [len(llmtune.get_dataset(names)[0]) for names in (path, [path])] == [10, 10]
+
+
+def test_a_repository_that_is_no_text_is_refused(fails):
+    assert "found 3" in fails(UsageError, llmtune.get_dataset_from_repo, 3).problem
 
 
 def test_an_unknown_dataset_is_a_usage_error(fails):
@@ -329,8 +400,21 @@ def test_what_is_too_long_is_an_error_or_cut_on_the_left(template, tokenizer, fa
     assert template(max_length=-1).encode(example)["input_ids"] == whole
 
 
-def test_an_example_that_cannot_be_used_is_a_data_error(template, fails):
-    assert "query" in fails(DataError, template().encode, {"response": "b"}).problem
+@pytest.mark.parametrize(
+    ("example", "shown"),
+    [
+        ({"response": "b"}, "query"),
+        ("hi", "an example must be a mapping, found 'hi'"),
+        ({"query": "a", "history": 3}, "history must be pairs of [query, response], found 3"),
+        ({"messages": []}, "no usable messages, found []"),
+        ({"messages": "hi"}, "no usable messages, found 'hi'"),
+        ({"messages": [3]}, "no usable messages, found [3]"),
+        ({"messages": [{"role": "user"}]}, "no usable messages, found [{"),
+        ({"messages": [{"role": "user", "content": "a"}], "system": 3}, "must be text, found 3"),
+    ],
+)
+def test_an_example_that_cannot_be_used_is_a_data_error(template, fails, example, shown):
+    assert shown in fails(DataError, template().encode, example).problem
 
 
 def test_a_system_prompt_without_a_place_is_left_out_with_one_warning(template, tokenizer, capsys):
@@ -352,9 +436,34 @@ def test_a_row_with_a_system_prompt_without_a_place_is_refused(template, fails):
     assert "no place for a system prompt" in error.problem
 
 
-@pytest.mark.parametrize("keywords", [{"max_length": 0}, {"truncation_strategy": "split"}])
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        {"max_length": 0},
+        {"max_length": -5},
+        {"max_length": "x"},
+        {"truncation_strategy": "split"},
+        {"default_system": 3},
+    ],
+)
 def test_wrong_limits_are_named(template, fails, keywords):
     assert next(iter(keywords)) in fails(UsageError, template, **keywords).problem
+
+
+@pytest.mark.parametrize("name", [None, 3])
+def test_the_name_of_a_template_must_be_text(template, fails, name):
+    error = fails(UsageError, template, name)
+    assert (error.problem, error.fix) == (
+        f"the template must be a name, found {name}",
+        "llmtune templates lists the names",
+    )
+
+
+@pytest.mark.parametrize("missing", [None, "smollm2"])
+def test_a_missing_tokenizer_is_named(template, fails, missing):
+    error = fails(UsageError, llmtune.get_template, "t", missing)
+    assert error.problem == f"get_template needs the tokenizer of the model, found {missing!r}"
+    assert "get_model_tokenizer" in error.fix
 
 
 def test_stop_words_are_the_templates(template):

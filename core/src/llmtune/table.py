@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import unicodedata
 from collections.abc import Sequence
 
@@ -13,12 +14,19 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return rows under a header, columns padded; the last column is cut at the terminal's edge."""
     lines = [tuple(header), *(tuple(map(str, row)) for row in rows)]
     widths = [max(map(_width, cells)) for cells in list(zip(*lines, strict=True))[:-1]]
-    room = (terminal_width() or shutil.get_terminal_size((100, 24)).columns) - sum(widths) - 2 * len(widths)
+    room = max(_room() - sum(widths) - 2 * len(widths), 20)
     shown = []
     for line in lines:
         cells = [cell + " " * (width - _width(cell)) for cell, width in zip(line, widths, strict=False)]
-        shown.append("  ".join([*cells, _cut(line[-1], max(room, 20))]).rstrip())
+        shown.append("  ".join([*cells, _cut(line[-1], room)]).rstrip())
     return "\n".join(shown)
+
+
+def _room() -> int:
+    """Return the width of the terminal; a pipe or a file takes whole lines."""
+    if not sys.stdout.isatty() and terminal_width() is None:
+        return sys.maxsize
+    return terminal_width() or shutil.get_terminal_size((100, 24)).columns
 
 
 def _width(text: str) -> int:

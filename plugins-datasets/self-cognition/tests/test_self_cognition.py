@@ -102,6 +102,16 @@ def test_three_values_are_refused(flag):
         fill(**{flag: ["The", "Ada", "team"]})
 
 
+@pytest.mark.parametrize(
+    ("options", "flags"),
+    [({}, "--model_name and --model_author"), ({"model_name": ["", "Ada"], "model_author": ["Team"]}, "--model_name")],
+)
+def test_rows_are_not_filled_without_names(options, flags):
+    with pytest.raises(UsageError) as caught:
+        fill(**options)
+    assert caught.value.problem.startswith(f"dataset self-cognition needs {flags} (Chinese, then English)")
+
+
 class TestPlan:
     @staticmethod
     def problems(**flags):

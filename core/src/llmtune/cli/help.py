@@ -15,6 +15,7 @@ from dataclasses import replace
 from llmtune.config.aliases import aliases
 from llmtune.config.environment import no_color, terminal_width
 from llmtune.config.source import Flag, Panel, panels
+from llmtune.errors import did_you_mean
 from llmtune.plugins.catalogue import Catalogue
 
 _BOLD, _CYAN, _DIM, _END = "\033[1m", "\033[36m", "\033[2m", "\033[0m"
@@ -42,7 +43,7 @@ def help_lines(
     yield "Options marked * are understood, but not available yet."
     if about:
         found = [kept for panel in found if (kept := _about(panel, about)) is not None]
-        yield from () if found else ("", f"no option is about {' '.join(about)}")
+        yield from () if found else ("", f"no option is about {' '.join(about)}", _similar(about, command, catalogue))
     for panel in found:
         yield ""
         yield from _panel(panel, width, color)
@@ -51,6 +52,11 @@ def help_lines(
         yield ""
         yield _styled("Old names", _BOLD, color)
         yield from (f"  --{name}  write --{new}" for name, new in sorted(old.items()))
+
+
+def _similar(words: Sequence[str], command: str, catalogue: Catalogue) -> str:
+    names = [flag.name for panel in panels(command, catalogue) for flag in panel.flags]
+    return did_you_mean(words[0].lstrip("-").replace("-", "_"), names, prefix="--")
 
 
 def _about(panel: Panel, words: Sequence[str]) -> Panel | None:

@@ -64,10 +64,14 @@ def _run(arguments: list[str]) -> int:
     arguments, switched_off = _take_switches(arguments)
     leading, arguments = _take_leading(arguments)
     catalogue = _catalogue(switched_off, [*leading, *_split_local(arguments)[0]])
+    if arguments[:1] == ["help"] and len(arguments) > 1:
+        arguments = [arguments[1], "--help", *arguments[2:]]  # `llmtune help sft`, as git has it
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_OVERVIEW.format(commands=_command_lines(catalogue)), end="")
         return 0
     name, *rest = arguments
+    if name in _LOCAL:
+        raise UsageError(f"{name} takes a file", fix=f"llmtune {name} my.py COMMAND ...")
     if name.startswith("-"):
         raise UsageError(f"unknown option {name}", fix="llmtune --help lists the commands")
     command = _load(_find(catalogue, name))

@@ -57,8 +57,26 @@ def _data(config: CommandConfig) -> Iterator[str]:
         yield "--dataset_test_ratio has no effect with --val_dataset; give one of them"
     if config.get("train_dataset_mix_ratio") and not config.get("train_dataset_mix_ds"):
         yield "--train_dataset_mix_ratio needs --train_dataset_mix_ds"
+    if config.get("eval_human") and (config.given("dataset") or config.given("val_dataset")):
+        yield "--eval_human true chats; --dataset and --val_dataset are answered with --eval_human false"
+    if config.get("use_hf") and config.get("hub") not in (None, "huggingface", "HF", "hf"):
+        yield f"--use_hf true and --hub {config.get('hub')} name two hubs; give one of them"
+    yield from _without_effect(config)
     if config.get("packing") and config.get("max_length", 0) < 0:
         yield "--packing needs --max_length, the length to pack to"
+
+
+_TRAINING_DATA = {"train_dataset_sample": -1}
+_UNSPLIT = {"dataset_test_ratio": 0.01, "max_dropped_ratio": 0.05}
+
+
+def _without_effect(config: CommandConfig) -> Iterator[str]:
+    """Flags that a command shares with training and has no use for; what a run file states as default is fine."""
+    sections = type(config).model_fields
+    useless = _TRAINING_DATA if "inference" in sections else _UNSPLIT if "inspection" in sections else {}
+    for flag, default in useless.items():
+        if config.given(flag) and config.get(flag) != default:
+            yield f"--{flag} has no effect here: it belongs to training"
 
 
 def _distributed(config: CommandConfig) -> Iterator[str]:
@@ -66,7 +84,8 @@ def _distributed(config: CommandConfig) -> Iterator[str]:
         yield "--deepspeed and --fsdp exclude each other"
     if config.get("fsdp_config") is not None and not config.get("fsdp"):
         yield "--fsdp_config needs --fsdp"
-    size, processes = config.get("sequence_parallel_size", 1), world()[1]
+    size = config.get("sequence_parallel_size", 1)
+    processes = world()[1] if size > 1 else 1
     if math.gcd(size, processes) != size:
         yield f"--sequence_parallel_size {size} does not divide the {processes} processes of the run"
 

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from llmtune.config.aliases import aliases
 from llmtune.config.flags import Given, Words, check_names, short_options, split_flags
 from llmtune.config.source import plugin_flags, section_flags
-from llmtune.errors import UsageError
+from llmtune.errors import UsageError, did_you_mean
 from llmtune.paths import user_path
 from llmtune.plugins.catalogue import Catalogue
 
+_RUN_FILES = (".yaml", ".yml", ".json")
 _YES = ("", "true", "1", "yes", "on", "t", "y")
 
 
@@ -35,9 +36,12 @@ def read_words(command: str, arguments: Sequence[str], catalogue: Catalogue) -> 
 
 
 def _run_file(command: str, words: Sequence[str], known: Sequence[str]) -> Given:
-    if len(words) > 1 or (words and not words[0].endswith((".yaml", ".yml", ".json"))):
+    strange = [word for word in words if not word.endswith(_RUN_FILES)]
+    if len(words) > 1 and not strange:
+        raise UsageError(f"one run file only, found {' and '.join(words)}", fix="give the rest as options")
+    if strange:
         raise UsageError(
-            f"unexpected argument {words[0]!r}",
+            f"unexpected argument {strange[0]!r}",
             fix=f"options start with --; a run file ends in .yaml or .json (llmtune {command} --help)",
         )
     if not words:
@@ -46,13 +50,11 @@ def _run_file(command: str, words: Sequence[str], known: Sequence[str]) -> Given
 
     path = user_path(words[0])
     values, lines = read_run_file(path)
-    for flag in values:
-        try:
-            check_names([flag], known, command)
-        except UsageError as error:
-            raise UsageError(
-                f"{path}:{lines[flag]}: {error.problem.replace('--', '')}", fix=error.fix.replace("--", "")
-            ) from None
+    wrong = [flag for flag in values if flag not in known]
+    if wrong:
+        problem = "\n".join(f"{path}:{lines[flag]}: unknown option {flag}" for flag in wrong)
+        hints = [hint for flag in wrong if (hint := did_you_mean(flag, known))]
+        raise UsageError(problem, fix="\n  ".join(hints) or f"llmtune {command} --help lists the options")
     return Given(values, {flag: f"{path}:{line}: {flag}" for flag, line in lines.items()})
 
 
@@ -64,7 +66,7 @@ def _without_unknown(
     words: list[str], flags: dict[str, list[str]], known: Sequence[str]
 ) -> tuple[list[str], dict[str, list[str]]]:
     """Leave out what --ignore_args_error lets pass, with a line that says so."""
-    files = [word for word in words if word.endswith((".yaml", ".yml", ".json"))][:1]
+    files = [word for word in words if word.endswith(_RUN_FILES)][:1]
     kept = {flag: [word for word in given if word not in short_options(given)] for flag, given in flags.items()}
     ignored = [word for word in words if word not in files] + [f"--{flag}" for flag in flags if flag not in known]
     ignored += [word for given in flags.values() for word in short_options(given)]

@@ -33,7 +33,7 @@ class DataSection(Section):
     dataset_test_ratio: float = Field(
         0.01, ge=0, lt=1, description="Share of each dataset that is split off for validation."
     )
-    dataset_seed: int | None = Field(None, description="Seed of sampling and splitting. None: --seed.")
+    dataset_seed: int | None = Field(None, ge=0, lt=2**32, description="Seed of sampling and splitting. None: --seed.")
     train_dataset_sample: int = Field(
         -1, ge=-1, description="Rows to draw from all training data together; -1: all. Better: --dataset NAME#500."
     )

@@ -134,7 +134,15 @@ def world() -> tuple[int, int]:
     planned = processes()
     if planned is not None:
         return 0, planned.world_size
-    return _number("RANK", 0), _number("WORLD_SIZE", 1, at_least=1)
+    size = _number("WORLD_SIZE", 1, at_least=1)
+    if is_worker():
+        return _number("RANK", 0), size
+    if size > 1:  # schedulers set RANK and WORLD_SIZE for machines, torchrun sets LOCAL_RANK as well
+        raise UsageError(
+            f"WORLD_SIZE={size} is set and LOCAL_RANK is not: which process is this?",
+            fix="unset WORLD_SIZE; several processes: NPROC_PER_NODE, NNODES, NODE_RANK, MASTER_ADDR",
+        )
+    return 0, 1
 
 
 def local_rank() -> int:

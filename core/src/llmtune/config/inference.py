@@ -43,4 +43,4 @@ class InferenceSection(Section):
     )
     lora_modules: list[str] = pending([], description="More adapters, as name=folder.")
     stop_words: list[str] = Field([], description="Texts that end an answer, besides the template's.")
-    seed: int = Field(42, description="Seed of sampling.")
+    seed: int = Field(42, ge=0, lt=2**32, description="Seed of sampling.")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
 from llmtune.config.section import Section, pending
 
 
@@ -21,7 +19,7 @@ class PreprocessingSection(Section):
     train_dataset_mix_ratio: float = pending(
         0.0, ge=0, description="General rows to mix in, per training row. Better: --dataset NAME#500."
     )
-    train_dataset_mix_ds: list[str] = Field(
+    train_dataset_mix_ds: list[str] = pending(
         ["ms-bench"], description="Datasets that --train_dataset_mix_ratio draws from."
     )
     rescale_image: int = pending(-1, ge=-1, description="Shrink images to this many pixels; -1: never.")

@@ -36,6 +36,8 @@ def _mapping(path: Path, loader: Any, node: Any) -> tuple[dict[str, Any], dict[s
     values: dict[str, Any] = {}
     lines: dict[str, int] = {}
     for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise UsageError(f"{path}:{key.start_mark.line + 1}: a key must be the name of an option", fix="see --help")
         # The text of the key, not what YAML makes of it: `on` is true and `~` is null there.
         flag, line = str(key.value).replace("-", "_"), key.start_mark.line + 1
         if flag in values:

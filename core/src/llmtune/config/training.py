@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from llmtune.config.section import Section, named, pending
 
@@ -11,7 +11,7 @@ class TrainingSection(Section):
     """Training"""
 
     train_backend: str = named("trainer", "transformers", description="Training loop (the trainers of the plugins).")
-    seed: int = Field(42, description="Seed of everything random.")
+    seed: int = Field(42, ge=0, lt=2**32, description="Seed of everything random.")
     batch_size: int = Field(1, ge=1, description="Rows per device and forward pass.")
     gradient_accumulation_steps: int | None = Field(
         None, ge=1, description="Forward passes per step. None: ceil(16 / batch_size / world_size)."
@@ -31,3 +31,10 @@ class TrainingSection(Section):
     gpu_memory_fraction: float | None = pending(
         None, gt=0, le=1, description="Pretend that GPUs have this share of their memory."
     )
+
+    @field_validator("max_steps")
+    @classmethod
+    def _not_zero(cls, value: int) -> int:
+        if value == 0:
+            raise ValueError("must be -1 (decided by --num_train_epochs) or at least 1")
+        return value

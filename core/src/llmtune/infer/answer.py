@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from llmtune.errors import DataError
 from llmtune.interfaces.engine import Chunk, Engine, GenerationRequest
 from llmtune.interfaces.template import Template
 from llmtune.specs import Row
@@ -29,10 +31,13 @@ class Answerer:
         *,
         stop_words: Sequence[str] = (),
         seed: int | None = None,
+        max_length: int = -1,
+        truncation: str = "delete",
     ) -> None:
         self.engine, self.template, self.settings = engine, template, settings
         self.stop_words = [*template.stop_words, *stop_words]
         self._seed = seed
+        self.max_length, self.truncation = max_length, truncation
 
     def stream(self, row: Row) -> Iterator[Chunk]:
         """Yield the answer to the last user turn of `row`, piece by piece."""
@@ -46,11 +51,23 @@ class Answerer:
             texts[chunk.id] += chunk.text
         return list(texts.values())
 
+    def prompt(self, row: Row) -> list[int]:
+        """Return the ids of a question; raise `DataError` for one that is longer than `max_length` and not cut."""
+        ids = self.template.encode_prompt(row)
+        if not 0 <= self.max_length < len(ids):
+            return ids
+        if self.truncation == "delete":
+            raise DataError(
+                f"the question has {len(ids)} tokens, --max_length is {self.max_length}",
+                fix="raise --max_length, or --truncation_strategy truncation_left",
+            )
+        return ids[-self.max_length :]
+
     def _request(self, name: str, row: Row) -> GenerationRequest:
         seed, self._seed = self._seed, None  # seeds the run, not every answer: a repeated question may vary
         return GenerationRequest(
             id=name,
-            input_ids=self.template.encode_prompt(row),
+            input_ids=self.prompt(row),
             settings=self.settings,
             stop_token_ids=self.template.stop_token_ids(),
             stop_words=self.stop_words,
@@ -60,11 +77,13 @@ class Answerer:
 
 def answer_rows(
     answerer: Answerer, rows: Sequence[Row], result: Path | None, *, batch_size: int, verbose: bool = True
-) -> None:
+) -> int:
     """Answer the last user turn of each row, batch by batch, and write one JSON line per row into `result`.
 
-    `verbose` prints each question and answer, otherwise there is a progress bar.
+    `verbose` prints each question and answer, otherwise there is a progress bar. Returns how many were
+    answered; a row that cannot be asked is left out, with a line that says why.
     """
+    rows = list(_that_fit(answerer, rows))
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(result.open("w", encoding="utf-8")) if result else None
         bar = stack.enter_context(tqdm(total=len(rows), unit="row", disable=verbose))
@@ -80,6 +99,16 @@ def answer_rows(
             bar.update(len(batch))
             if file:
                 file.flush()
+    return len(rows)
+
+
+def _that_fit(answerer: Answerer, rows: Sequence[Row]) -> Iterator[Row]:
+    for row in rows:
+        try:
+            answerer.prompt(_question(row))
+            yield row
+        except DataError as error:
+            print(f"warning: left out {row.get('source', 'a row')}: {error.problem}", file=sys.stderr)
 
 
 def _question(row: Row) -> Row:

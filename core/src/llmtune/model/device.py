@@ -6,15 +6,18 @@ from __future__ import annotations
 def auto_dtype(preferred: str | None = None) -> tuple[str, str]:
     """Return (dtype, the rule that chose it) for AUTO on this machine.
 
-    `preferred` is the model's own from its manifest. bf16 where the device computes in it, else
-    fp16 on a GPU and fp32 on a CPU (where fp16 is slower than fp32).
+    A GPU without bf16 means fp16, whatever the model. Else `preferred`, the model's own from its
+    manifest; else bf16, and fp32 on a CPU without it (where fp16 is slower than fp32).
     """
     import torch
 
+    on_gpu = torch.cuda.is_available()
+    if on_gpu and not torch.cuda.is_bf16_supported():
+        return "fp16", "the GPU lacks bf16"
     if preferred:
         return preferred, "the model's own"
-    if torch.cuda.is_available():
-        return ("bf16", "the GPU has bf16") if torch.cuda.is_bf16_supported() else ("fp16", "the GPU lacks bf16")
+    if on_gpu:
+        return "bf16", "the GPU has bf16"
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return "bf16", "the CPU has bf16"
     return "fp32", "the CPU lacks bf16"

@@ -54,7 +54,7 @@ class Fetcher:
         for entry, repo in candidates:
             try:
                 return self._snapshot(entry, repo, cached_only=True, **how)
-            except (NotInCache, PluginFailed):
+            except (NotInCache, PluginFailed, UnknownName):
                 continue
         if self.offline:
             tried = ", ".join(f"{entry.name}:{repo}" for entry, repo in candidates)
@@ -77,15 +77,13 @@ class Fetcher:
                         f"note: {failures[-1]}\n      trying {other.name} ({repo}); --hub chooses one for good"
                     )
         raise HubUnreachable(
-            f"{how['kind']} {name!r} cannot be fetched\n  " + "\n  ".join(failures), fix=self._way_out()
+            f"{how['kind']} {name!r} cannot be fetched\n  " + "\n  ".join(failures), fix=self._way_out(how["kind"])
         )
 
-    def _way_out(self) -> str:
+    def _way_out(self, kind: str) -> str:
         hubs = ", ".join(entry.name for entry in self.manager.catalogue.entries("hub"))
-        return (
-            f"another hub: --hub NAME ({hubs}); without network: --model_id_or_path /a/local/folder, "
-            "or --offline once it is in the cache"
-        )
+        local = "--model_id_or_path /a/local/folder" if kind == "model" else "--dataset /a/local/file"
+        return f"another hub: --hub NAME ({hubs}); without network: {local}, or --offline once it is in the cache"
 
     def _snapshot(self, entry: Entry, repo: str, **how: Any) -> Fetched:
         check_requirements(entry)

@@ -38,11 +38,12 @@ def choose_model(section: ModelSection, catalogue: Catalogue) -> ModelChoice:
         return ModelChoice(entry=entry, path=Path(folder)) if Path(folder).is_absolute() else ModelChoice(entry=entry)
     hub, _, repo = section.model_id_or_path.rpartition("::")
     path = user_path(repo)
-    entry = catalogue.find("model", section.model_type) if section.model_type else _by_id(repo, catalogue)
-    if not hub and os.path.isdir(path):
-        return ModelChoice(entry=entry, path=path.resolve())
-    if not hub and _looks_like_path(repo):
+    is_folder = not hub and os.path.isdir(path)
+    if not hub and not is_folder and _looks_like_path(repo):
         raise UsageError(f"--model_id_or_path {repo}: no such folder", fix="give a folder, or owner/name for a hub")
+    entry = catalogue.find("model", section.model_type) if section.model_type else _by_id(repo, catalogue)
+    if is_folder:
+        return ModelChoice(entry=entry, path=path.resolve())
     return ModelChoice(entry=entry, repo=repo, hub=hub or None)
 
 

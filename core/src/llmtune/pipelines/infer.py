@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from llmtune.config.commands import InferConfig
+from llmtune.data.encode import check_dropped
 from llmtune.data.load import draw
 from llmtune.data.report import DataReport
 from llmtune.errors import DataError, OutputError
@@ -35,15 +36,23 @@ def infer(config: InferConfig, catalogue: Catalogue) -> Path | None:
     engine: Engine = prepared.provide("llmtune_create_engine", "engine")
     with closing(engine):
         engine.start(loaded.model, loaded.tokenizer)
-        words, seed = config.inference.stop_words, config.inference.seed
-        answerer = Answerer(engine, template, config.generation, stop_words=words, seed=seed)
+        answerer = Answerer(
+            engine,
+            template,
+            config.generation,
+            stop_words=config.inference.stop_words,
+            seed=config.inference.seed,
+            max_length=config.template.max_length,
+            truncation=config.template.truncation_strategy,
+        )
         if config.inference.eval_human:
             chat(answerer, stream=config.inference.stream)
             return None
         result = _result_file(config, folder) if config.inference.save_result else None
         verbose = config.inference.verbose if config.inference.verbose is not None else len(rows) < 100
-        answer_rows(answerer, rows, result, batch_size=config.inference.infer_batch_size, verbose=verbose)
-    prepared.run.say(f"{len(rows)} answers" + (f": {result}" if result else ""))
+        size = config.inference.infer_batch_size
+        count = answer_rows(answerer, rows, result, batch_size=size, verbose=verbose)
+    prepared.run.say(f"{count} answers" + (f": {result}" if result else ""))
     return result
 
 
@@ -57,6 +66,7 @@ def load_rows(prepared: Prepared[InferConfig]) -> list[Row]:
     rows = draw(rows, config.data.val_dataset_sample, config.data.dataset_seed or 0)
     for line in report.lines()[1:]:
         prepared.run.say(line)
+    check_dropped(report, config.data.max_dropped_ratio)
     if not rows:
         raise DataError(
             "no row is left to answer: --dataset is split, and its validation part is empty",

@@ -9,10 +9,12 @@ from rich.text import Text
 
 from llmtune.config.commands import InspectConfig
 from llmtune.config.environment import terminal_width
+from llmtune.data.encode import encode_rows
+from llmtune.data.load import RowLoader, draw
 from llmtune.data.report import DataReport
-from llmtune.errors import DataError, UsageError
+from llmtune.errors import UsageError
 from llmtune.interfaces.template import Template
-from llmtune.pipelines.prepare import find_model, load_model, make_template, prepare, row_loader
+from llmtune.pipelines.prepare import Prepared, find_model, load_model, make_template, prepare, row_loader
 from llmtune.plugins.catalogue import Catalogue
 from llmtune.specs import Encoded, Row
 
@@ -26,29 +28,44 @@ def inspect(config: InspectConfig, catalogue: Catalogue) -> None:
     prepared = prepare("inspect", config, catalogue)
     report, section = DataReport(), config.inspection
     loader = row_loader(prepared, report)
-    rows = loader.load(prepared.choices.train, [], test_ratio=0.0, seed=section.seed).train
+    rows = load_rows(prepared, loader)
     tokenizer = load_model(prepared, find_model(prepared, weights=False), weights=False).tokenizer
     _, template = make_template(prepared, tokenizer)
     console = Console(width=terminal_width() or None, highlight=False, soft_wrap=True)
     if section.row >= len(rows):
         raise UsageError(f"--row {section.row}: the data has {len(rows)} rows, counted from 0")
     for number in range(section.row, min(section.row + section.rows, len(rows))):
-        show_row(console, number, rows[number], template, tokenizer, ids=section.ids)
+        encoded = encode(prepared, rows[number], template)
+        if isinstance(encoded, str):
+            console.print(f"row {number} is left out: {encoded}", markup=False, style="bold red")
+        else:
+            show_row(console, number, rows[number]["source"], encoded, tokenizer, ids=section.ids)
     for line in report.lines()[1:]:
         console.print(line, markup=False)
     console.print(_legend())
 
 
-def show_row(console: Console, number: int, row: Row, template: Template, tokenizer: Any, *, ids: bool) -> None:
+def load_rows(prepared: Prepared[InspectConfig], loader: RowLoader) -> list[Row]:
+    """Return the training rows, then those of --val_dataset."""
+    data, seed = prepared.config.data, prepared.config.data.dataset_seed or 0
+    rows = loader.load(prepared.choices.train, prepared.choices.validation, test_ratio=0.0, seed=seed)
+    train = draw(rows.train, data.train_dataset_sample, seed)
+    return [*train, *draw(rows.validation, data.val_dataset_sample, seed)]
+
+
+def encode(prepared: Prepared[InspectConfig], row: Row, template: Template) -> Encoded | str:
+    """Encode one row as training would; a text says why training would leave it out."""
+    report, section = DataReport(), prepared.config.template
+    limits: dict[str, Any] = {"max_length": section.max_length, "truncation": section.truncation_strategy}
+    encoded = encode_rows([row], template, report=report, **limits)
+    return encoded[0] if encoded else next(place for places in report.examples.values() for place in places)
+
+
+def show_row(console: Console, number: int, source: str, encoded: Encoded, tokenizer: Any, *, ids: bool) -> None:
     """Print one row: text with control tokens, trained and masked text told apart, then the ids."""
-    try:
-        encoded = template.encode(row)
-    except DataError as error:
-        console.print(f"row {number} ({row['source']}): {error.problem}", markup=False, style="bold red")
-        return
     targets = sum(label != -100 for label in encoded["labels"])
     console.print(
-        f"row {number} ({row['source']}): {len(encoded['input_ids'])} tokens, {targets} trained",
+        f"row {number} ({source}): {len(encoded['input_ids'])} tokens, {targets} trained",
         markup=False,
         style="bold",
     )

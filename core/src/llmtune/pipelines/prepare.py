@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -88,7 +89,7 @@ def prepare(command: str, config: Config, catalogue: Catalogue) -> Prepared[Conf
     manager = PluginManager(catalogue, trace=environment.plugin_trace())
     manager.activate(plan.plugins)
     check(manager, plan, config)
-    rank, world_size = environment.world()
+    rank, world_size = environment.world() if hasattr(config, "training") else (0, 1)
     config, plan = adjusted(manager, plan, config)
     config, plan = resolved(config, plan, choices, world_size)
     run = RunContext(plan=plan, rank=rank, world_size=world_size, say=print if rank == 0 else _silent)
@@ -144,6 +145,8 @@ def _contradictions(config: Any, chosen: Mapping[str, Entry]) -> Iterable[str]:
     sizes = config.model.device_max_memory
     if sizes and len(sizes) != device_count():
         yield f"--device_max_memory has {len(sizes)} values for {device_count()} devices"
+    if config.model.use_flash_attn and find_spec("flash_attn") is None:
+        yield "--use_flash_attn true needs flash-attn: pip install flash-attn --no-build-isolation"
     if quantizer is None:
         return
     bits = quantizer.facts.get("bits", [])
@@ -215,7 +218,8 @@ _ABSENT = object()
 
 def fetcher(prepared: Prepared[Any]) -> Fetcher:
     section = prepared.config.hub
-    wanted = section.hub or ("huggingface" if section.use_hf else None) or environment.preferred_hub()
+    preferred = None if section.use_hf is False else environment.preferred_hub()
+    wanted = section.hub or ("huggingface" if section.use_hf else preferred)
     offline = section.offline or not section.check_model_is_latest
     return Fetcher(prepared.manager, prepared.run, hub=wanted, offline=offline)
 

@@ -10,14 +10,15 @@ import yaml
 from llmtune.config.build import add_options
 from llmtune.config.commands import CommandConfig
 from llmtune.config.section import Section, extra
-from llmtune.config.source import plugin_flags
+from llmtune.config.source import OPTION_KINDS, plugin_flags
 from llmtune.pipelines.behaviours import behaviours, find_behaviour, unused_names
 from llmtune.plugins.catalogue import Catalogue
 
 
 def run_file(command: str, config: CommandConfig, catalogue: Catalogue) -> str:
     """Return YAML that `llmtune COMMAND FILE` reads back to the same configuration; secrets are left out."""
-    chosen = [find_behaviour(kind, name, config, catalogue) for kind, name in behaviours(config, catalogue).items()]
+    used_kinds = {kind: name for kind, name in behaviours(config, catalogue).items() if kind in OPTION_KINDS[command]}
+    chosen = [find_behaviour(kind, name, config, catalogue) for kind, name in used_kinds.items()]
     others = [entry for flag, entry in plugin_flags(command, catalogue) if flag in config.values]
     for kind, name in unused_names(config, catalogue).items():
         find_behaviour(kind, name, config, catalogue)

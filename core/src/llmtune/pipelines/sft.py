@@ -53,6 +53,9 @@ def train(prepared: Prepared[SftConfig]) -> RunResult | None:
     """The recipe; every rank follows it, rank 0 writes."""
     config = prepared.config
     check_writable(Path(config.saving.output_dir))
+    if config.tracking.logging_dir is not None:
+        check_writable(Path(config.tracking.logging_dir), "--logging_dir")
+    _resume_from(config)
     report = DataReport()
     with ranks.first_alone():
         rows = load_rows(prepared, report)
@@ -60,8 +63,9 @@ def train(prepared: Prepared[SftConfig]) -> RunResult | None:
         tokenizer = load_model(prepared, spec, weights=False).tokenizer
     template_spec, template = make_template(prepared, tokenizer)
     train_rows, eval_rows = encode(prepared, rows, template, report)
+    steps = planned_steps(prepared, len(train_rows))
     if config.rehearsal.dry_run:
-        show_dry_run(prepared, spec, len(train_rows), len(eval_rows))
+        show_dry_run(prepared, spec, steps, len(train_rows), len(eval_rows))
         return None
     with run_folder(prepared, spec, report) as folder:
         with ranks.first_alone():
@@ -173,19 +177,31 @@ def _open_folder(config: SftConfig, spec: ModelSpec) -> Path:
     return create_run_folder(Path(config.saving.output_dir), spec.name, suffix=config.saving.add_output_dir_suffix)
 
 
-def show_dry_run(prepared: Prepared[SftConfig], spec: ModelSpec, train_rows: int, eval_rows: int) -> None:
+def planned_steps(prepared: Prepared[SftConfig], rows: int) -> int:
+    """Return the number of optimizer steps; raise `DataError` when the rows fill none."""
+    training, world = prepared.config.training, prepared.run.world_size
+    batch = training.batch_size * world
+    batches = rows // batch if training.dataloader_drop_last else math.ceil(rows / batch)
+    if batches == 0:
+        raise DataError(
+            f"{rows} rows fill no batch of {batch}, and --dataloader_drop_last leaves out batches that are not full",
+            fix="lower --batch_size, or --dataloader_drop_last false",
+        )
+    if training.max_steps > 0:
+        return training.max_steps
+    return math.ceil(batches / (training.gradient_accumulation_steps or 1)) * training.num_train_epochs
+
+
+def show_dry_run(prepared: Prepared[SftConfig], spec: ModelSpec, steps: int, train_rows: int, eval_rows: int) -> None:
     """Say what the run would do: its names, every value that a rule chose, and the number of steps."""
     say, config = prepared.run.say, prepared.config
     for kind, name in prepared.plan.choices.items():
         say(f"{kind}: {name}")
-    say(f"model: {spec.source}")
+    say(f"from: {spec.source}")
     chosen = prepared.plan.resolved.items()
     say(text_table(["FLAG", "VALUE", "RULE"], [[flag, str(one["value"]), one["rule"]] for flag, one in chosen]))
     world = prepared.run.world_size
     rows = config.training.batch_size * (config.training.gradient_accumulation_steps or 1) * world
-    steps = config.training.max_steps
-    if steps < 0:
-        steps = math.ceil(train_rows / rows) * config.training.num_train_epochs
     say(f"{steps} steps of {rows} rows ({train_rows} training rows, {eval_rows} validation rows, {world} processes)")
     say("dry run: nothing was trained or written")
 
@@ -252,7 +268,8 @@ def finish(prepared: Prepared[SftConfig], result: RunResult, folder: Path) -> No
         say(f"curves: {folder / 'images'}")
     best = result.best_checkpoint
     if best is None:
-        say("no checkpoint was written (--save_strategy no)")
+        why = " (--save_strategy no)" if prepared.config.saving.save_strategy == "no" else ""
+        say(f"no checkpoint was written{why}")
         return
     loss = f" (eval_loss {result.metrics['eval_loss']:.4f} at the end)" if "eval_loss" in result.metrics else ""
     local = "".join(f" --custom_register_path {path}" for path in prepared.plan.local)

@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import inspect
 import os
+import reprlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from llmtune.errors import LlmtuneError, ManifestError, PluginFailed, UsageError
 from llmtune.paths import user_path
 from llmtune.plugins.catalogue import Catalogue, Plugin
 from llmtune.plugins.local_hooks import hooks_of
-from llmtune.plugins.manifest import API, check_facts, parse_manifest, read_manifest
+from llmtune.plugins.manifest import API, check_facts, is_fact, parse_manifest, read_manifest
 
 Tables = dict[str, dict[str, dict[str, Any]]]
 
@@ -38,12 +39,14 @@ class LocalPlugin:
         self._replaces = replaces
 
     def add(self, kind: str, name: str, facts: Mapping[str, Any], function: Callable[..., Any] | None = None) -> None:
-        """Add a row; a name that is there already is replaced or an error."""
+        """Add a row; a name that is there already is replaced or an error. What is wrong changes nothing."""
+        row = {str(key): value for key, value in facts.items() if value is not None}
+        _check_row(kind, name, row)
         rows = self.tables.setdefault(kind, {})
         if name in rows and not self._replaces:
             raise UsageError(f"{kind} {name!r} is registered twice in the same file")
         self.remove(kind, name)
-        rows[name] = {key: value for key, value in facts.items() if value is not None}
+        rows[name] = row
         if function is not None:
             self.functions[kind, name] = function
 
@@ -55,20 +58,21 @@ class LocalPlugin:
     def as_plugin(self, *, name: str, dist: str, place: str, summary: str) -> Plugin:
         """Return what is registered now; later registrations do not change it."""
         tables = {kind: dict(rows) for kind, rows in self.tables.items()}
-        manifest = replace(parse_manifest({"api": API, "summary": summary}), tables=_checked(tables, place))
+        manifest = replace(parse_manifest({"api": API, "summary": summary}), tables=tables)
         return Plugin(name=name, dist=dist, version=place, manifest=manifest, local=hooks_of(dict(self.functions)))
 
 
-def _checked(tables: Tables, place: str) -> Tables:
-    """Hold the rows to the manifest's rules; models and datasets may carry further annotations, as in SWIFT."""
-    for kind, rows in tables.items():
-        for name, facts in rows.items() if kind not in ("model", "dataset") else ():
-            try:
-                check_facts(kind, name, facts)
-            except ManifestError as error:
-                error.problem = f"{place}: {error.problem}"
-                raise
-    return tables
+def _check_row(kind: str, name: str, row: Mapping[str, Any]) -> None:
+    """Hold a row to the manifest's rules; models and datasets may carry further annotations, as in SWIFT."""
+    if not isinstance(name, str) or not name.strip():
+        raise UsageError(f"a {kind} is registered by its name, found {reprlib.repr(name)}", fix="give a text first")
+    if kind in ("model", "dataset"):
+        row = {key: value for key, value in row.items() if is_fact(kind, key, value)}
+    try:
+        check_facts(kind, name, row)
+    except ManifestError as error:
+        fix = error.fix or f"the facts are those of [{kind}.NAME] in a plugin's manifest"
+        raise UsageError(error.problem, fix=fix) from error
 
 
 # --- where a registration goes --------------------------------------------------------------------

@@ -7,7 +7,9 @@ would. Inside a file of `--custom_register_path` they belong to that file, elsew
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import os
+import reprlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -22,6 +24,31 @@ Subset = str | tuple[str, str] | list[str]
 
 READ_BY_CORE = "llmtune_reads_it"
 """Attribute of a `get_function` that stands for what core does itself."""
+
+
+def check_form(what: str, value: object, kinds: Any, form: str, fix: str = "") -> None:
+    """Raise `UsageError` for a value of another class; `form` says what it must be."""
+    if not isinstance(value, kinds):
+        raise UsageError(f"{what} must be {form}, found {reprlib.repr(value)}", fix=fix)
+
+
+def text_list(what: str, value: Any) -> list[str]:
+    """Return one text or path, or several, as a list; None is the empty list."""
+    one = isinstance(value, str | os.PathLike) or not isinstance(value, Iterable)
+    listed = [] if value is None else [value] if one else list(value)
+    for item in listed:
+        check_form(what, item, str | os.PathLike, "text, or a list of texts")
+    return [os.fspath(item) for item in listed]
+
+
+def _check_functions(**functions: object) -> None:
+    for name, function in functions.items():
+        check_form(name, function, Callable | None, "a function")
+
+
+def _check_texts(**texts: object) -> None:
+    for name, text in texts.items():
+        check_form(name, text, str | None, "text")
 
 
 def register_model(
@@ -48,13 +75,16 @@ def register_model(
     are used; others are kept for the listings.
     """
     plugin = current()
-    modules = target_modules or lora_target_modules
+    _check_functions(get_function=get_function)
+    _check_texts(template=template, revision=revision, hf_model_id=hf_model_id)
+    check_form("function_kwargs", function_kwargs, Mapping | None, "a mapping")
+    modules = text_list("lora_target_modules", target_modules or lora_target_modules)
     row = {
-        "ms": model_id_or_path,
+        "ms": _id_or_path("model_id_or_path", model_id_or_path),
         "hf": hf_model_id,
         "template": template,
-        "tuner": {"target_modules": [modules] if isinstance(modules, str) else list(modules)} if modules else None,
-        "requires": list(requires) if requires else None,
+        "tuner": {"target_modules": modules} if modules else None,
+        "requires": text_list("requires", requires) or None,
         "dtype": dtype_name(torch_dtype),
         "automodel_class": automodel_class,
         "revision": None if revision == "master" else revision,  # SWIFT's name for: the default
@@ -101,20 +131,24 @@ def register_dataset(
         subsets, train_subset_split_list = train_subset_split_list, None  # type: ignore[assignment]
         get_function = preprocess_func if get_function is None else get_function
         preprocess_func, val_subset_split_list = val_subset_split_list, None
+    _check_functions(preprocess_func=preprocess_func, get_function=get_function)
+    _check_texts(hf_dataset_id=hf_dataset_id, task=task)
+    check_form("function_kwargs", function_kwargs, Mapping | None, "a mapping")
     if subsets is not None:
-        train_subset_split_list = [(subset, part) for subset in subsets for part in split]
+        names, parts = text_list("subsets", subsets), text_list("split", split)
+        train_subset_split_list = [(name, part) for name in names for part in parts]
     plugin = current()
-    plugin.remove("preprocessor", dataset_name)
     row = {
-        **_place(dataset_id_or_path),
+        **_place(_id_or_path("dataset_id_or_path", dataset_id_or_path)),
         "hf": hf_dataset_id,
-        "tags": [*([task] if task else []), *tags] or None,
+        "tags": [*([task] if task else []), *text_list("tags", tags)] or None,
         "subsets": subset_pairs(train_subset_split_list),
         "val_subsets": subset_pairs(val_subset_split_list),
         "preprocessor": dataset_name if preprocess_func else None,
         **_annotated("dataset", annotations),
     }
     plugin.add("dataset", dataset_name, row)
+    plugin.remove("preprocessor", dataset_name)
     if preprocess_func is not None:
         plugin.add("preprocessor", dataset_name, {}, preprocess_func)
     swift = (dataset_id_or_path, train_subset_split_list, val_subset_split_list, preprocess_func)
@@ -148,6 +182,11 @@ def _has_required_parameters(function: Callable[..., Any]) -> bool:
     )
 
 
+def _id_or_path(what: str, value: str | os.PathLike[str] | None) -> str | None:
+    check_form(what, value, str | os.PathLike | None, "an id or a path")
+    return None if value is None else os.fspath(value)
+
+
 def _place(id_or_path: str | None) -> dict[str, str | None]:
     path = user_path(id_or_path) if id_or_path is not None else None
     return {"file": str(path.resolve())} if path is not None and path.exists() else {"ms": id_or_path}
@@ -155,7 +194,15 @@ def _place(id_or_path: str | None) -> dict[str, str | None]:
 
 def subset_pairs(subsets: Sequence[Subset] | None) -> list[list[str]] | None:
     """Return [subset, split] lists, None for none; a name alone is a split of the subset `default`, as in SWIFT."""
-    return [["default", one] if isinstance(one, str) else list(one) for one in subsets] if subsets else None
+    if subsets is None:
+        return None
+    check_form("subsets", subsets, list | tuple, _SUBSETS)
+    for one in subsets:
+        check_form("subsets", one, str | list | tuple, _SUBSETS)
+    return [["default", one] if isinstance(one, str) else list(one) for one in subsets] or None
+
+
+_SUBSETS = "a list of splits or of (subset, split) pairs"
 
 
 _DTYPES = {"torch.bfloat16": "bf16", "torch.float16": "fp16", "torch.float32": "fp32"}
@@ -180,13 +227,21 @@ def _annotated(kind: str, annotations: Mapping[str, Any]) -> dict[str, Any]:
 
 def register_template(template_type: str, template: TemplateSpec | Mapping[str, Any]) -> None:
     """Register a chat format: `Template(prefix, prompt, chat_sep, suffix, default_system, system_prefix)`."""
+    check_form("template", template, TemplateSpec | Mapping, "Template(...) or a mapping of facts")
     facts = template if isinstance(template, Mapping) else _template_facts(template)
+    for part in ("prefix", "system_prefix", "prompt", "chat_sep", "suffix", "stop_words"):
+        check_form(part, facts.get(part), list | tuple | None, "a list of texts or lists of tokens")
+        for item in facts.get(part) or ():
+            check_form(part, item, str | list | tuple, "a list of texts or lists of tokens")
     current().add("template", template_type, facts)
 
 
 def register_tuner(name: str, factory: Function | None = None, *, options: type | None = None, **facts: Any) -> Any:
     """Register a tuner; `factory(options)` returns a `Tuner`. Also usable as a decorator."""
     plugin = current()
+    _check_functions(factory=factory)
+    if options is not None and not hasattr(options, "model_fields"):
+        raise UsageError(f"options must be a subclass of Section, found {reprlib.repr(options)}")
     plugin.add("tuner", name, {"options": options, **facts})
 
     def attach(function: Function) -> Function:
@@ -198,6 +253,8 @@ def register_tuner(name: str, factory: Function | None = None, *, options: type 
 
 def register_command(name: str, app: Callable[..., Any], *, help: str) -> None:
     """Register `llmtune NAME`; `app` is a typer app or any callable that takes a list of arguments."""
+    _check_functions(app=app)
+    _check_texts(help=help)
     current().add("command", name, {"run": app, "help": help})
 
 
@@ -219,7 +276,7 @@ def Template(  # noqa: N802 - the name that SWIFT's users know
         suffix=suffix,
         default_system=default_system,
         system_prefix=system_prefix,
-        stop_words=list(stop_words),
+        stop_words=text_list("stop_words", stop_words),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -13,11 +14,12 @@ from llmtune.config.commands import CommandConfig
 from llmtune.config.flags import Given, Words, split_flags
 from llmtune.config.section import extra
 from llmtune.config.source import plugin_flags
-from llmtune.errors import Problems, did_you_mean
+from llmtune.errors import Problems, UsageError, did_you_mean
 from llmtune.pipelines.behaviours import behaviours, find_behaviour, unused_names
 from llmtune.pipelines.configure import configure, known_flags
 from llmtune.plugins.catalogue import Catalogue
 from llmtune.plugins.local import add_local_plugins
+from llmtune.plugins.registration import text_list
 from llmtune.python.session import current_catalogue
 
 
@@ -43,6 +45,11 @@ class Arguments:
     @classmethod
     def from_words(cls, words: Sequence[str]) -> Arguments:
         """Read a list of words as on the command line, a run file included."""
+        if isinstance(words, str | bytes) or not isinstance(words, Sequence):
+            raise UsageError(
+                f"{cls.command} takes a list of words or {cls.__name__}(...), found {reprlib.repr(words)}",
+                fix=f"write ['--flag', 'value'] or {cls.__name__}(flag='value')",
+            )
         words = [str(word) for word in words]
         catalogue = _with_files(_files_in(words))
         arguments = cls.__new__(cls)
@@ -159,8 +166,7 @@ class WebuiArguments(Arguments):
 
 def _with_files(paths: Any) -> Catalogue:
     """Register the files first: the flags of their tuners are known only then."""
-    listed = [paths] if isinstance(paths, str | os.PathLike) else list(paths or [])
-    return add_local_plugins(current_catalogue(), [str(path) for path in listed])
+    return add_local_plugins(current_catalogue(), text_list("custom_register_path", paths))
 
 
 def _files_in(words: Sequence[str]) -> list[str]:

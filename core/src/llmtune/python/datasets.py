@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from llmtune.config.flags import check_names
@@ -13,7 +15,7 @@ from llmtune.data.report import DataReport
 from llmtune.data.subsets import read_subsets
 from llmtune.errors import DataError, UsageError
 from llmtune.paths import user_path
-from llmtune.plugins.registration import READ_BY_CORE, Subset, subset_pairs
+from llmtune.plugins.registration import READ_BY_CORE, Subset, check_form, subset_pairs, text_list
 from llmtune.plugins.requirements import check_requirements
 from llmtune.python.examples import as_columns
 from llmtune.python.session import Session
@@ -42,9 +44,11 @@ def get_dataset(
         raise UsageError(
             f"check_dataset_strategy must be one of {', '.join(_STRATEGIES)}, found {check_dataset_strategy!r}"
         )
+    check_form("dataset_test_ratio", dataset_test_ratio, Real, "a number")
+    check_form("dataset_seed", dataset_seed, Integral, "a whole number")
     if not 0 <= dataset_test_ratio < 1:
         raise UsageError(f"dataset_test_ratio must be at least 0 and below 1, found {dataset_test_ratio}")
-    names = [dataset_name_list] if isinstance(dataset_name_list, str) else dataset_name_list
+    names = text_list("dataset_name_list", dataset_name_list)
     session, report = Session.start(), DataReport()
     selected = [select_dataset(name, session.catalogue) for name in names]
     if not selected:
@@ -96,6 +100,7 @@ def get_dataset_from_repo(
     As the `get_function` of `register_dataset` it is what llmtune does anyway: then the hub, the seed
     and the report are those of the run. Called directly, a record that does not fit raises `ValueError`.
     """
+    check_form("dataset_id_or_path", dataset_id_or_path, str | os.PathLike, "an id or a path")
     path = user_path(dataset_id_or_path)
     if not path.exists():
         hub = "huggingface" if use_hf else None

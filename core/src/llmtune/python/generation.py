@@ -11,6 +11,7 @@ from llmtune.config.flags import check_names
 from llmtune.config.generation import GenerationSection
 from llmtune.infer.answer import Answerer
 from llmtune.interfaces.engine import Engine
+from llmtune.plugins.registration import check_form
 from llmtune.python.session import Session
 from llmtune.python.templates import ExampleTemplate
 from llmtune.specs import Row
@@ -51,10 +52,11 @@ def inference_stream(
     **generation: Any,
 ) -> Iterator[tuple[str, History]]:
     """Yield (response so far, history with it) as the model writes; arguments are checked at once."""
-    past = _past(history)
+    check_form("template", template, ExampleTemplate, "what get_template(...) returns")
     check_names(generation, GenerationSection.model_fields, "infer")
     settings = make_section(GenerationSection, generation)
-    row = template.row({"query": query, "history": past, "system": system})
+    row = template.row({"query": query, "history": history, "system": system})
+    past = _past(history)
     answering = {"stop_words": stop_words, "seed": seed}
     return _stream(model, template, row, past, settings, answering)
 

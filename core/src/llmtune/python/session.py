@@ -11,6 +11,7 @@ from llmtune.model.fetch import Fetcher
 from llmtune.plugins.catalogue import Catalogue, Entry, discover
 from llmtune.plugins.local import with_session
 from llmtune.plugins.manager import PluginManager
+from llmtune.plugins.registration import check_form
 from llmtune.plugins.requirements import check_requirements
 from llmtune.specs import RunContext, RunPlan
 
@@ -36,6 +37,7 @@ class Session:
 
     def find(self, kind: str, name: str) -> Entry:
         """Return the entry called `name`; raise `UnknownName`, or `PluginFailed` for a missing requirement."""
+        check_form(f"the {kind}", name, str, "a name", fix=f"llmtune {kind}s lists the names")
         entry = self.catalogue.find(kind, name)
         check_requirements(entry)
         return entry

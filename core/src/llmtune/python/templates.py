@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 import sys
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from llmtune.data.encode import encode_rows
 from llmtune.data.report import DataReport
 from llmtune.errors import DataError, UsageError
 from llmtune.interfaces.template import Template
+from llmtune.plugins.registration import check_form
 from llmtune.python.examples import as_row
 from llmtune.python.session import Session
 from llmtune.specs import Row, TemplateSpec
@@ -85,8 +87,15 @@ def get_template(
     """
     if truncation_strategy not in _STRATEGIES:
         raise UsageError(f"truncation_strategy must be {' or '.join(_STRATEGIES)}, found {truncation_strategy!r}")
-    if max_length == 0:
-        raise UsageError("max_length must be -1 (no limit) or at least 1, found 0")
+    check_form("max_length", max_length, int | None, "a whole number or None")
+    check_form("default_system", default_system, str | None, "text or None")
+    if max_length is not None and max_length != -1 and max_length < 1:
+        raise UsageError(f"max_length must be -1 (no limit) or at least 1, found {max_length}")
+    if not (callable(tokenizer) and hasattr(tokenizer, "encode")):
+        raise UsageError(
+            f"get_template needs the tokenizer of the model, found {reprlib.repr(tokenizer)}",
+            fix="model, tokenizer = get_model_tokenizer(MODEL)",
+        )
     session = Session.start()
     entry = session.find("template", template_type)
     known = {field.name for field in dataclasses.fields(TemplateSpec)} - {"name"}

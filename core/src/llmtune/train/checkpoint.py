@@ -144,7 +144,7 @@ def problem(folder: Path) -> str:
 def check_complete(folder: Path) -> None:
     """Raise `CheckpointError` unless `folder` is a complete checkpoint."""
     if not folder.is_dir():
-        raise CheckpointError(f"checkpoint {folder} does not exist", fix=_others(folder.parent))
+        raise CheckpointError(f"checkpoint {folder} does not exist", fix=f"check the path; {_others(folder.parent)}")
     reason = problem(folder)
     if not reason:
         return
@@ -156,11 +156,7 @@ def check_complete(folder: Path) -> None:
 
 def _others(run_folder: Path) -> str:
     found = complete_checkpoints(run_folder) if run_folder.is_dir() else []
-    return (
-        f"complete ones there: {', '.join(map(str, found))}"
-        if found
-        else "train again; nothing complete was found there"
-    )
+    return f"complete ones there: {', '.join(map(str, found))}" if found else "no complete checkpoint was found there"
 
 
 def step_of(folder: Path) -> int:

@@ -87,4 +87,11 @@ def overwrite_generation_config(folder: Path, content: dict[str, Any]) -> None:
 def read_template(folder: Path) -> TemplateSpec | None:
     """Return the template that the checkpoint was trained with, if it says so."""
     path = folder / TEMPLATE
-    return TemplateSpec(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return TemplateSpec(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read: {error}", fix="add --template_type NAME to use a template of the plugins"
+        ) from error

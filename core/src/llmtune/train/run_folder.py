@@ -14,23 +14,21 @@ from typing import Any
 from llmtune.errors import OutputError
 
 
-def check_writable(output_dir: Path) -> None:
+def check_writable(output_dir: Path, flag: str = "--output_dir") -> None:
     """Raise `OutputError` unless files can be created in `output_dir`; leaves nothing behind."""
     existing = output_dir
     try:
         while not existing.exists():
             existing = existing.parent
         if not existing.is_dir():
-            raise OutputError(
-                f"--output_dir {output_dir}: {existing} is not a folder", fix="choose another --output_dir"
-            )
+            raise OutputError(f"{flag} {output_dir}: {existing} is not a folder", fix=f"choose another {flag}")
         probe = existing / f".llmtune-{os.getpid()}"
         probe.touch()
         probe.unlink()
     except OSError as error:
         raise OutputError(
-            f"--output_dir {output_dir} cannot be written: {error.strerror}",
-            fix=f"choose another --output_dir, or: chmod u+w {existing}",
+            f"{flag} {output_dir} cannot be written: {error.strerror}",
+            fix=f"choose another {flag}, or: chmod u+w {existing}",
         ) from error
 
 

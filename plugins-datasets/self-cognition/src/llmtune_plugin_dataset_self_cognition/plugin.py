@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from llmtune.api import Preprocessor, Row, RunContext, hookimpl
+from llmtune.api import Preprocessor, Row, RunContext, UsageError, hookimpl
 from llmtune_plugin_dataset_self_cognition.options import SelfCognitionOptions
 
 _LANGUAGES = ("zh", "en")
@@ -13,19 +13,26 @@ _LANGUAGES = ("zh", "en")
 
 @hookimpl
 def llmtune_create_preprocessor(name: str, options: Any, run: RunContext) -> Preprocessor:
+    problem = _missing(options)
+    if problem:
+        raise UsageError(problem)
     return Fill(options)
 
 
 @hookimpl
 def llmtune_check_plan(plan: Any, config: Any) -> Iterable[str]:
     options = config.options("preprocessor", "self-cognition")
-    if options is None:
-        return []
+    problem = _missing(options) if options is not None else ""
+    return [problem] if problem else []
+
+
+def _missing(options: SelfCognitionOptions) -> str:
+    """Say which names are missing; empty text when none is."""
     missing = [f"--{flag}" for flag in ("model_name", "model_author") if not all(getattr(options, flag))]
     if not missing:
-        return []
+        return ""
     example = "--model_name 小智 Ada --model_author 团队 'The Ada team'"
-    return [f"dataset self-cognition needs {' and '.join(missing)} (Chinese, then English), e.g. {example}"]
+    return f"dataset self-cognition needs {' and '.join(missing)} (Chinese, then English), e.g. {example}"
 
 
 class Fill:

@@ -1,4 +1,4 @@
-"""Precision of layers that are trained whole (`--modules_to_save`) beside the adapters."""
+"""Precision of the adapters (`--lora_dtype`), and of layers that are trained whole (`--modules_to_save`)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,21 @@ from typing import Any
 
 import torch
 from peft.utils import ModulesToSaveWrapper
+
+
+_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def set_precision(model: Any, lora_dtype: str) -> Any:
+    """Give the adapters of a peft model their type, and whole layers theirs; return the model.
+
+    AUTO leaves the adapters as peft makes them: fp32 over a half-precision base.
+    """
+    if lora_dtype != "AUTO":
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.data = parameter.data.to(_DTYPES[lora_dtype])
+    return keep_whole_layers_in_fp32(model)
 
 
 def keep_whole_layers_in_fp32(model: Any) -> Any:

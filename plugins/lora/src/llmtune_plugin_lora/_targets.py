@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from torch import nn
@@ -42,6 +44,29 @@ def modules_to_save(wanted: Sequence[str], model: nn.Module) -> list[str]:
             names.add(word)
     _check_present(names, model, "--modules_to_save")
     return sorted(names)
+
+
+def cannot_adapt(regex: str | None, wanted: Sequence[str], model: nn.Module, error: ValueError) -> UsageError:
+    """Return what to say where peft refused the layers that `--target_regex` or `--target_modules` asks for."""
+    asked = f"--target_regex {regex!r}" if regex else f"--target_modules {' '.join(wanted)}".strip()
+    if regex and not any(re.fullmatch(regex, full) for full, _ in model.named_modules()):
+        return UsageError(
+            f"{asked}: no layer has a name that matches it as a whole",
+            fix=f"the nearest layers are {', '.join(_nearest(regex, model))}; .*q_proj matches all that end in q_proj",
+        )
+    reason = str(error).partition("\n")[0].partition("(")[0].partition(". ")[0]  # the rest prints the layer itself
+    names = _nearest(regex or " ".join(wanted), model)
+    return UsageError(
+        f"{asked}: there is nothing that peft can adapt: {reason}", fix=f"linear layers are {', '.join(names)}"
+    )
+
+
+def _nearest(text: str, model: nn.Module) -> list[str]:
+    """Return the names of the linear layers that the words of `text` are close to; all where there are none."""
+    names = _linear_names(model)
+    # Single letters are what remains of escapes such as \d.
+    close = {name for word in re.findall(r"\w\w+", text) for name in get_close_matches(word, names)}
+    return [name for name in names if name in close] or names
 
 
 def _modules(model: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -5,15 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from llmtune.api import CheckpointError, RunContext, Tuner
-from llmtune_plugin_lora._precision import keep_whole_layers_in_fp32
-from llmtune_plugin_lora._targets import modules_to_save, target_modules
+from llmtune_plugin_lora._precision import set_precision
+from llmtune_plugin_lora._targets import cannot_adapt, modules_to_save, target_modules
 from llmtune_plugin_lora.options import LoraOptions
-
-_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 class LoraTuner(Tuner):
@@ -23,12 +20,12 @@ class LoraTuner(Tuner):
         self.options, self.run = options, run
 
     def prepare(self, model: Any) -> Any:
-        adapted = get_peft_model(model, self._config(model))
-        if self.options.lora_dtype != "AUTO":
-            for name, parameter in adapted.named_parameters():
-                if "lora_" in name:
-                    parameter.data = parameter.data.to(_DTYPES[self.options.lora_dtype])
-        return keep_whole_layers_in_fp32(adapted)
+        config = self._config(model)
+        try:
+            adapted = get_peft_model(model, config)
+        except ValueError as error:  # peft's NoMatchingPeftModuleError is one
+            raise cannot_adapt(self.options.target_regex, self.options.target_modules, model, error) from error
+        return set_precision(adapted, self.options.lora_dtype)
 
     def _config(self, model: Any) -> LoraConfig:
         options = self.options
@@ -56,7 +53,8 @@ class LoraTuner(Tuner):
             raise CheckpointError(
                 f"{folder} holds no LoRA adapter (adapter_config.json is missing)", fix="check --sft_type"
             )
-        return keep_whole_layers_in_fp32(PeftModel.from_pretrained(model, folder, is_trainable=trainable))
+        adapted = PeftModel.from_pretrained(model, folder, is_trainable=trainable)
+        return set_precision(adapted, self.options.lora_dtype)
 
     def merge(self, model: Any) -> Any:
         return model.merge_and_unload()

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from llmtune.api import Section, pending
+from llmtune.api import Section, UsageError, pending
 
 
 class LoraOptions(Section):
@@ -23,7 +23,7 @@ class LoraOptions(Section):
     lora_rank: int = Field(8, ge=1, description="Rank of the update.")
     lora_alpha: int = Field(32, ge=1, description="Scale of the update: alpha / rank.")
     lora_dropout: float = Field(0.05, ge=0, lt=1, description="Dropout on the input of the update.")
-    init_lora_weights: str = Field("true", description="true, false, gaussian, pissa or pissa_niter_<n>.")
+    init_lora_weights: str = Field("true", description="true, false, gaussian or pissa.")
     lora_bias_trainable: Literal["none", "all"] = Field("none", description="Train the biases as well.")
     modules_to_save: list[str] = Field([], description="Layers to train whole: names, EMBEDDING or LN.")
     lora_dtype: Literal["AUTO", "fp16", "bf16", "fp32"] = Field(
@@ -37,9 +37,25 @@ class LoraOptions(Section):
         None, gt=0, description="LoRA+: B learns this many times faster than A (arXiv:2402.12354)."
     )
 
+    @field_validator("target_regex")
+    @classmethod
+    def _valid_regex(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"is no regular expression: {error}") from error
+        return value
+
     @field_validator("init_lora_weights")
     @classmethod
     def _known_init(cls, value: str) -> str:
-        if not re.fullmatch(r"true|false|gaussian|pissa|pissa_niter_\d+", value.lower()):
-            raise ValueError("must be true, false, gaussian, pissa or pissa_niter_<n>")
-        return value.lower()
+        value = value.lower()
+        if re.fullmatch(r"pissa_niter_\d+", value):
+            # peft computes the start again when it loads an adapter, here from other random numbers.
+            raise UsageError(
+                f"--init_lora_weights {value} is not available yet",
+                fix="use --init_lora_weights pissa: its exact SVD can be repeated when the adapter is loaded",
+            )
+        if value not in ("true", "false", "gaussian", "pissa"):
+            raise ValueError("must be true, false, gaussian or pissa")
+        return value

