@@ -124,6 +124,15 @@ class TestWheels:
 
 
 class TestVersions:
+    def test_a_revision_that_is_not_the_pinned_version_is_not_there(self, hub, index):
+        write_wheel(index, version="1.0")
+        hub.snapshot("tiny-weights==1.0", kind="model", revision="1.0")
+        for cached_only in (True, False):
+            with pytest.raises(UnknownName, match=r"no revision '2\.0' of tiny-weights==1\.0"):
+                hub.snapshot("tiny-weights==1.0", kind="model", revision="2.0", cached_only=cached_only)
+        with pytest.raises(UnknownName, match="no revision 'main'"):
+            hub.snapshot("tiny-weights==1.0", kind="model", revision="main", cached_only=True)
+
     def test_the_newest_is_fetched_unless_one_is_named(self, hub, index):
         for version in ("0.9", "0.10"):
             write_wheel(index, version=version)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from llmtune.api import RunContext, Trainer, did_you_mean, hookimpl
+from llmtune.api import RunContext, Trainer, hookimpl
 
 
 @hookimpl
@@ -17,12 +17,9 @@ def llmtune_create_trainer(name: str, options: Any, run: RunContext) -> Trainer:
 
 @hookimpl
 def llmtune_check_plan(plan: Any, config: Any) -> Iterable[str]:
-    """Names that only transformers knows: optimizers and schedules."""
-    from transformers.trainer_utils import SchedulerType
-    from transformers.training_args import OptimizerNames
+    """What only transformers knows: optimizers, schedules and trackers."""
+    from llmtune_plugin_hf._checks import check_optimizer, check_schedule, check_trackers
 
-    for flag, known in (("optim", OptimizerNames), ("lr_scheduler_type", SchedulerType)):
-        names = [one.value for one in known]
-        value = getattr(config.optimizer, flag)
-        if value not in names:
-            yield f"--{flag} {value!r} is unknown; {did_you_mean(value, names) or 'known are ' + ', '.join(names)}"
+    yield from check_optimizer(config.optimizer.optim)
+    yield from check_schedule(config.optimizer)
+    yield from check_trackers(config.tracking.report_to)

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from peft.utils import ModulesToSaveWrapper
 
-
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 

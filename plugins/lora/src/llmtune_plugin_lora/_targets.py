@@ -49,16 +49,17 @@ def modules_to_save(wanted: Sequence[str], model: nn.Module) -> list[str]:
 def cannot_adapt(regex: str | None, wanted: Sequence[str], model: nn.Module, error: ValueError) -> UsageError:
     """Return what to say where peft refused the layers that `--target_regex` or `--target_modules` asks for."""
     asked = f"--target_regex {regex!r}" if regex else f"--target_modules {' '.join(wanted)}".strip()
-    if regex and not any(re.fullmatch(regex, full) for full, _ in model.named_modules()):
-        return UsageError(
-            f"{asked}: no layer has a name that matches it as a whole",
-            fix=f"the nearest layers are {', '.join(_nearest(regex, model))}; .*q_proj matches all that end in q_proj",
-        )
-    reason = str(error).partition("\n")[0].partition("(")[0].partition(". ")[0]  # the rest prints the layer itself
+    unsupported = re.match(r"Target module (\w+)", str(error))  # what follows prints the layer itself
     names = _nearest(regex or " ".join(wanted), model)
-    return UsageError(
-        f"{asked}: there is nothing that peft can adapt: {reason}", fix=f"linear layers are {', '.join(names)}"
-    )
+    if not (regex or wanted):
+        problem = "it names no layer"
+    elif regex and not any(re.fullmatch(regex, full) for full, _ in model.named_modules()):
+        problem = f"no layer has a name that matches as a whole, as .*{names[0]} does"
+    elif unsupported:
+        problem = f"LoRA cannot adapt layers of type {unsupported[1]}"
+    else:
+        problem = str(error).partition("\n")[0]
+    return UsageError(f"{asked}: {problem}", fix=f"the nearest linear layers are {', '.join(names)}")
 
 
 def _nearest(text: str, model: nn.Module) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,16 @@ from llmtune.api import CheckpointError, RunContext, Tuner
 from llmtune_plugin_lora._precision import set_precision
 from llmtune_plugin_lora._targets import cannot_adapt, modules_to_save, target_modules
 from llmtune_plugin_lora.options import LoraOptions
+
+
+def _refuse_random_start(folder: Path) -> None:
+    """peft draws the base that a pissa_niter adapter belongs to anew when it is loaded: other weights than trained."""
+    settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    if str(settings.get("init_lora_weights")).startswith("pissa_niter"):
+        raise CheckpointError(
+            f"{folder} was started with init_lora_weights {settings['init_lora_weights']}, which cannot be repeated",
+            fix="convert it to a plain LoRA where it was trained (peft: path_initial_model_for_weight_conversion)",
+        )
 
 
 class LoraTuner(Tuner):
@@ -53,6 +64,7 @@ class LoraTuner(Tuner):
             raise CheckpointError(
                 f"{folder} holds no LoRA adapter (adapter_config.json is missing)", fix="check --sft_type"
             )
+        _refuse_random_start(folder)
         adapted = PeftModel.from_pretrained(model, folder, is_trainable=trainable)
         return set_precision(adapted, self.options.lora_dtype)
 
