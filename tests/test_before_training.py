@@ -28,7 +28,7 @@ def replaced(flags: list[str], **values: str) -> list[str]:
         (["--seed", "99999999999999999999"], 2, "--seed"),
         (["--learning_rate", "inf"], 2, "--learning_rate"),
         (["--use_flash_attn", "true"], 2, "pip install flash-attn"),
-        (["--resume_from_checkpoint", "nowhere"], 1, "check the path"),
+        (["--resume_from_checkpoint", "nowhere"], 2, "check the path"),
         (["--logging_dir", "/dev/null/x"], 1, "--logging_dir"),
         (["--dataloader_drop_last", "true", "--batch_size", "64"], 1, "fill no batch of 64"),
     ],
@@ -169,7 +169,7 @@ def test_a_stored_template_that_is_no_json_is_named(llmtune: Llmtune, tiny_flags
     result = llmtune("infer", "--ckpt_dir", str(saved), "--val_dataset", "x")
     (tmp_path / "ask.jsonl").write_text('{"query": "Hi"}\n')
     result = llmtune("infer", "--ckpt_dir", str(saved), "--val_dataset", str(tmp_path / "ask.jsonl"))
-    assert result.code == 1
+    assert result.code == 2
     assert "template.json cannot be read" in result.err
 
 

@@ -82,7 +82,7 @@ def test_help_fits_the_width(width: int) -> None:
         (["sft", "--packing", "--print_config"], 2),
         (["rlhf"], 2),
         (["no-such-command"], 2),
-        (["infer", "--ckpt_dir", "no/such/folder"], 1),
+        (["infer", "--ckpt_dir", "no/such/folder"], 2),
         (["config-schema", "no-such-command"], 2),
     ],
 )

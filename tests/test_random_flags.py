@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from llmtune.config.aliases import RENAMED, SELECTORS
 from llmtune.config.commands import COMMANDS
 from llmtune.config.flags import split_flags
-from llmtune.errors import CheckpointError, LlmtuneError, ManifestError
+from llmtune.errors import CheckpointError, LlmtuneError
 from llmtune.pipelines.configure import known_flags
 
 KNOWN = {command: sorted({*known_flags(command, installed())} - {"print_config"}) for command in COMMANDS}
@@ -164,9 +164,7 @@ def accepted(error: LlmtuneError | None, names: Iterable[str]) -> bool:
     if error is None:
         return True
     found = str(error)
-    # A folder that holds no checkpoint or no plugin is no wrong usage: exit code 1, as for a dataset.
-    wanted = 1 if isinstance(error, CheckpointError | ManifestError) else 2
-    assert error.exit_code == wanted, repr(error)
+    assert error.exit_code == 2, repr(error)
     assert "Traceback" not in found
     return any(name and name in found for name in names)
 

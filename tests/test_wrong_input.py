@@ -143,7 +143,7 @@ def test_a_checkpoint_that_is_not_one(llmtune: Llmtune, tmp_path: Path, tiny_fla
     folder = {"missing": saved.with_name("checkpoint-9"), "incomplete": saved, "run folder": saved.parent}[state]
     if state == "incomplete":
         (saved / "adapter_model.safetensors").unlink()
-    fails(llmtune("infer", "--ckpt_dir", str(folder)), 1, str(folder), expected[state])
+    fails(llmtune("infer", "--ckpt_dir", str(folder)), 2, str(folder), expected[state])
 
 
 def test_a_hub_that_cannot_be_reached_is_named_with_the_way_out(llmtune: Llmtune, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def test_what_an_error_knows_stays_on_it():
         (errors.NameConflict, 2),
         (errors.DataError, 1),
         (errors.PluginFailed, 1),
-        (errors.CheckpointError, 1),
+        (errors.CheckpointError, 2),
         (errors.Interrupted, 130),
     ],
 )

@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from llmtune.errors import ManifestError, PluginFailed, UsageError
+from llmtune.errors import PluginFailed, UsageError
 from llmtune.plugins.catalogue import discover
 from llmtune.plugins.local import add_local_plugins, with_session
 from llmtune.plugins.manager import PluginManager
@@ -362,5 +362,5 @@ def test_a_folder_whose_module_fails_is_a_failed_plugin(site, tmp_path, monkeypa
 
 
 def test_a_folder_without_a_manifest_is_refused(site, tmp_path, fails):
-    error = fails(ManifestError, add_local_plugins, site.catalogue(), [str(tmp_path)])
+    error = fails(UsageError, add_local_plugins, site.catalogue(), [str(tmp_path)])
     assert ("llmtune-plugin.toml" in error.problem, str(tmp_path) in error.problem) == (True, True)

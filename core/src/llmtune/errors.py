@@ -68,7 +68,9 @@ class OutputError(LlmtuneError):
 
 
 class CheckpointError(LlmtuneError):
-    """A checkpoint folder that is missing, incomplete or of another kind."""
+    """A checkpoint folder that is missing, incomplete or of another kind. Exit code 2: another one must be given."""
+
+    exit_code = 2
 
 
 class Interrupted(LlmtuneError):

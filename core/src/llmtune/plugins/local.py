@@ -154,8 +154,7 @@ def _from_folder(folder: Path) -> Plugin:
     try:
         manifest = read_manifest(folder / "llmtune-plugin.toml")
     except ManifestError as error:
-        error.problem = f"--custom_register_path {folder}: {error.problem}"
-        raise
+        raise UsageError(f"--custom_register_path {folder}: {error.problem}", fix=error.fix) from error
     name = (manifest.module or "").partition(".")[0]
     if name and str(folder.parent) not in sys.path:
         sys.path.insert(0, str(folder.parent))
