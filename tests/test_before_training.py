@@ -11,19 +11,9 @@ from command_line import Llmtune
 from llmtune.train import checkpoint
 
 
-def replaced(flags: list[str], **values: str) -> list[str]:
-    """Return the flags with other values."""
-    kept = list(flags)
-    for name, value in values.items():
-        at = kept.index(f"--{name}")
-        kept[at + 1] = value
-    return kept
-
-
 @pytest.mark.parametrize(
     ("flags", "code", "part"),
     [
-        (["--max_steps", "0"], 2, "--max_steps: must be -1"),
         (["--seed", "-1"], 2, "--seed"),
         (["--seed", "99999999999999999999"], 2, "--seed"),
         (["--learning_rate", "inf"], 2, "--learning_rate"),
@@ -44,13 +34,30 @@ def test_a_run_that_cannot_work_ends_before_it_starts(
     part: str,
     rehearsal: list[str],
 ) -> None:
-    known = [word for word in flags if word.startswith("--") and word in tiny_flags]
-    base = replaced(tiny_flags, max_steps=flags[1]) if known else [*tiny_flags, *flags]
-    result = llmtune("sft", *base, *rehearsal)
+    result = llmtune("sft", *tiny_flags, *flags, *rehearsal)
     assert result.code == code, result.out + result.err
     assert part in result.err
     assert "Traceback" not in result.err
     assert not (tmp_path / "output").exists()
+
+
+def test_home_is_understood_in_paths_of_a_run(
+    llmtune: Llmtune, tiny_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    at = tiny_flags.index("--output_dir") + 1
+    places = ("--logging_dir", "~/board", "--add_output_dir_suffix", "false")
+    result = llmtune("sft", *tiny_flags[:at], "~/run", *tiny_flags[at + 1 :], *places)
+    assert result.code == 0, result.err
+    assert (tmp_path / "home/run/checkpoint-2").is_dir()
+    assert list((tmp_path / "home/board").iterdir())
+
+
+def test_no_steps_at_all_is_refused(llmtune: Llmtune, tiny_flags: list[str]) -> None:
+    at = tiny_flags.index("--max_steps") + 1
+    result = llmtune("sft", *tiny_flags[:at], "0", *tiny_flags[at + 1 :])
+    assert (result.code, "--max_steps: must be -1" in result.err) == (2, True)
 
 
 def test_a_dry_run_counts_the_steps_that_full_batches_make(llmtune: Llmtune, tiny_flags: list[str]) -> None:
@@ -116,6 +123,14 @@ def test_infer_leaves_out_or_cuts_questions_that_are_too_long(
     assert "2 answers" in llmtune(*ask, *place, "--truncation_strategy", "truncation_left").out
 
 
+def test_infer_fails_when_no_question_fits(llmtune: Llmtune, tiny: Path, rows: Path, tmp_path: Path) -> None:
+    ask = ("infer", *model(tiny), "--val_dataset", str(rows), "--max_length", "1", "--result_dir", str(tmp_path / "r"))
+    result = llmtune(*ask)
+    assert (result.code, "no row can be asked" in result.err) == (1, True)
+    assert result.err.count("warning: left out") == 2
+    assert not list((tmp_path / "r").glob("*.jsonl"))
+
+
 def test_infer_fails_when_too_many_rows_cannot_be_asked(llmtune: Llmtune, tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"query": "Hi"}\n{"query": ""}\n')
     ask = ("infer", *model(tiny), "--val_dataset", str(tmp_path / "bad.jsonl"), "--max_new_tokens", "2")
@@ -166,7 +181,6 @@ def test_a_stored_template_that_is_no_json_is_named(llmtune: Llmtune, tiny_flags
     size = (saved / "template.json").stat().st_size
     (saved / "template.json").write_text("{" * size)
     assert checkpoint.problem(saved) == ""
-    result = llmtune("infer", "--ckpt_dir", str(saved), "--val_dataset", "x")
     (tmp_path / "ask.jsonl").write_text('{"query": "Hi"}\n')
     result = llmtune("infer", "--ckpt_dir", str(saved), "--val_dataset", str(tmp_path / "ask.jsonl"))
     assert result.code == 2

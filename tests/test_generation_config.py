@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -62,4 +61,3 @@ def test_a_checkpoint_that_cannot_be_written_answers_with_a_warning(
     (trained / "generation_config.json").mkdir()  # also root cannot replace a folder by a file
     (trained / "generation_config.json" / "x").touch()
     assert "warning: cannot write" in ask(llmtune, trained, tmp_path)
-    shutil.rmtree(trained / "generation_config.json")

@@ -61,7 +61,7 @@ def resolved(
         ("sft", "dataset_seed", 42, "--seed"),
         ("sft --seed 7", "dataset_seed", 7, "--seed"),
         ("infer --seed 8", "dataset_seed", 8, "--seed"),
-        ("sft", "neftune_backend", "transformers", "the only one"),
+        ("sft", "neftune_backend", "transformers", "the default of SWIFT"),
         ("sft", "hub_model_id", f"{MODEL}-lora", "<model_type>-<sft_type>"),
         ("sft --llamapro_num_new_blocks 6", "llamapro_num_groups", 6, "--llamapro_num_new_blocks"),
         ("sft", "template_type", "chatml", f"the template of {MODEL}"),

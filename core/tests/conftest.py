@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from llmtune.errors import LlmtuneError
+from llmtune.plugins import local as local_plugins
 from llmtune.plugins.catalogue import Catalogue, discover
 from llmtune.plugins.entry_points import EntryPoint
 from llmtune.plugins.local import add_local_plugins
@@ -141,3 +142,14 @@ def fails():
         return caught.value
 
     return call
+
+
+@pytest.fixture
+def fresh_process(monkeypatch):
+    """Nothing that a test registers reaches another; only core's own plugin is switched on."""
+    monkeypatch.setenv("LLMTUNE_ONLY_PLUGINS", "none-but-core")
+    yield
+    session = local_plugins._session
+    session.tables.clear()
+    session.functions.clear()
+    session.announced.clear()

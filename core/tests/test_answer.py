@@ -58,13 +58,14 @@ def test_a_request_carries_what_ends_an_answer(answerer, engine, tokenizer):
 
 
 def test_the_seed_goes_with_the_first_request_alone_so_that_a_repeated_question_may_vary(answerer, engine):
-    answerer.answers([row("a"), row("b")])
+    answerer.answers([answerer.prompt(row("a")), answerer.prompt(row("b"))])
     list(answerer.stream(row("c")))
     assert [request.seed for request in engine.asked] == [7, None, None]
 
 
 def test_several_rows_are_one_batch_and_answers_come_in_their_order(answerer, engine):
-    assert answerer.answers([row("one"), row("two"), row("one")]) == ["one|", "two|", "one|"]
+    prompts = [answerer.prompt(row(text)) for text in ("one", "two", "one")]
+    assert answerer.answers(prompts) == ["one|", "two|", "one|"]
     assert engine.batches == [3]
     assert answerer.answers([]) == []
 

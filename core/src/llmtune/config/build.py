@@ -6,7 +6,7 @@ import importlib
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar, Union
 
 from pydantic import ValidationError
@@ -34,7 +34,7 @@ def build_config(config_class: type[Config], given: Given, user: frozenset[str] 
     for name, default in default_sections(config_class).items():
         mine = {flag: value for flag, value in given.items() if flag in type(default).model_fields}
         try:
-            sections[name] = make_section(type(default), {**default.model_dump(), **mine}, given.places)
+            sections[name] = make_section(type(default), {**default.model_dump(), **mine}, given.place)
         except UsageError as error:
             malformed.append(error.problem)
             sections[name] = default
@@ -65,11 +65,10 @@ def add_options(config: CommandConfig, entry: Entry) -> None:
     if options is None:
         return
     given = config.values
-    places = given.places if isinstance(given, Given) else {}
     base = {flag: value for flag, value in config.option_defaults.items() if flag in options.model_fields}
     mine = {flag: value for flag, value in given.items() if flag in options.model_fields}
-    made = make_section(options, {**base, **mine}, places)
-    wrong = [f"{places.get(flag, f'--{flag}')} is not available yet" for flag in pending_flags(made, options(**base))]
+    made = make_section(options, {**base, **mine}, given.place)
+    wrong = [f"{given.place(flag)} is not available yet" for flag in pending_flags(made, options(**base))]
     if wrong:
         raise UsageError("\n".join(wrong), fix=_HELP)
     config._options = {**config._options, (entry.kind, entry.name): made}
@@ -92,35 +91,34 @@ def options_class(entry: Entry) -> type[Section] | None:
     return found
 
 
-def make_section(section: type[Section], values: Mapping[str, Any], places: Mapping[str, str] | None = None) -> Section:
+def make_section(
+    section: type[Section], values: Mapping[str, Any], place: Callable[[str], str] = "--{}".format
+) -> Section:
     """Validate one section; raise `UsageError` with one line per wrong flag.
 
-    A value is a `Words` from the command line, or typed already.
+    A value is a `Words` from the command line, or typed already; `place` says where a flag stands.
     """
     problems, given = [], {}
     for flag, value in values.items():
-        place = (places or {}).get(flag, f"--{flag}")
         try:
-            given[flag] = _typed(place, section.model_fields[flag], value)
+            given[flag] = _typed(place(flag), section.model_fields[flag], value)
         except UsageError as error:
             problems.append(f"{error.problem}; {error.fix}")
     try:
         made = section(**given)
     except ValidationError as error:
-        problems += [_describe(problem, places or {}) for problem in error.errors()]
+        problems += [_describe(problem, place) for problem in error.errors()]
     if problems:
         raise UsageError("\n".join(dict.fromkeys(problems)), fix=_HELP)
     return made
 
 
-def _describe(problem: Any, places: Mapping[str, str]) -> str:
+def _describe(problem: Any, place: Callable[[str], str]) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if not problem["loc"]:  # of several flags, which the message names
         return str(message)
-    flag = str(problem["loc"][0])
-    place = places.get(flag, f"--{flag}")
     found = "" if problem["type"] == "missing" else f", found {_short(problem['input'])}"
-    return f"{place}: {message[:1].lower()}{message[1:]}{found}"
+    return f"{place(str(problem['loc'][0]))}: {message[:1].lower()}{message[1:]}{found}"
 
 
 def _short(value: Any) -> str:

@@ -16,14 +16,19 @@ _RUN_FILES = (".yaml", ".yml", ".json")
 _YES = ("", "true", "1", "yes", "on", "t", "y")
 
 
+def known_flags(command: str, catalogue: Catalogue) -> list[str]:
+    """Return the flags of `command`, those of plugins and old names included."""
+    known = [*section_flags(command), *(flag for flag, _ in plugin_flags(command, catalogue))]
+    return [*known, *aliases(known)]
+
+
 def read_words(command: str, arguments: Sequence[str], catalogue: Catalogue) -> Given:
     """Return flag -> words or typed value; the command line wins over the run file.
 
     Imports neither pydantic nor a plugin, so that a misspelt flag is answered at once.
     """
     words, flags = split_flags(arguments)
-    known = [*section_flags(command), *(flag for flag, _ in plugin_flags(command, catalogue))]
-    known += aliases(known)
+    known = known_flags(command, catalogue)
     if _says_yes(flags.get("ignore_args_error")):
         words, flags = _without_unknown(words, flags, known)
     short = short_options([*words, *(word for given in flags.values() for word in given)])

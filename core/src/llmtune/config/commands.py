@@ -20,6 +20,7 @@ from llmtune.config.data import DataSection
 from llmtune.config.distributed import DistributedSection
 from llmtune.config.evaluation import EvaluationSection
 from llmtune.config.export import ExportSection
+from llmtune.config.flags import Given
 from llmtune.config.fourierft import FourierftSection
 from llmtune.config.galore import GaloreSection
 from llmtune.config.generation import GenerationSection
@@ -54,6 +55,7 @@ from llmtune.config.tuner import TunerSection
 from llmtune.config.upload import UploadSection
 from llmtune.config.vera import VeraSection
 from llmtune.config.vllm import VllmSection
+from llmtune.config.weights import WeightsSection
 
 
 def section(kind: type[Section], **defaults: Any) -> Any:
@@ -72,7 +74,7 @@ class CommandConfig(BaseModel):
     invocation: InvocationSection = section(InvocationSection)
     plugins: PluginsSection = section(PluginsSection)
 
-    _values: Mapping[str, Any] = {}
+    _values: Given = Given()
     _from_user: frozenset[str] = frozenset()
     _options: dict[tuple[str, str], Section] = {}
     _problems: tuple[str, ...] = ()
@@ -83,7 +85,7 @@ class CommandConfig(BaseModel):
         return self._problems
 
     @property
-    def values(self) -> Mapping[str, Any]:
+    def values(self) -> Given:
         """Flag -> what was given for it, flags of plugins included."""
         return self._values
 
@@ -144,6 +146,7 @@ class SftConfig(ModelConfig):
     evaluation: EvaluationSection = section(EvaluationSection)
     generation: GenerationSection = section(GenerationSection)
     saving: SavingSection = section(SavingSection)
+    weights: WeightsSection = section(WeightsSection)
     tracking: TrackingSection = section(TrackingSection)
     distributed: DistributedSection = section(DistributedSection)
     upload: UploadSection = section(UploadSection)
@@ -184,6 +187,7 @@ class InferConfig(ModelConfig):
     generation: GenerationSection = section(GenerationSection)
     quantization: QuantizationSection = section(QuantizationSection)
     merging: MergingSection = section(MergingSection)
+    weights: WeightsSection = section(WeightsSection)
     vllm: VllmSection = section(VllmSection)
     lmdeploy: LmdeploySection = section(LmdeploySection)
     hqq: HqqSection = section(HqqSection)

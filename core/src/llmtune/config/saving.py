@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from llmtune.config.section import Section, pending
 
@@ -21,17 +21,9 @@ class SavingSection(Section):
         None,
         description="Leave out what resuming needs. None: for tuners that save whole models, and with --deepspeed.",
     )
-    save_safetensors: bool = Field(True, description="Always true: llmtune writes no pickle files.")
     save_on_each_node: bool = pending(False, description="Write checkpoints on every machine, not on the first only.")
     resume_from_checkpoint: str | None = Field(None, description="Checkpoint folder to go on from, exactly.")
     resume_only_model: bool = pending(False, description="Take only the weights from --resume_from_checkpoint.")
     push_hub_strategy: Literal["end", "push_best", "push_last", "checkpoint", "all_checkpoints"] = pending(
         "push_best", description="Which checkpoints are uploaded, and when."
     )
-
-    @field_validator("save_safetensors")
-    @classmethod
-    def _no_pickle(cls, value: bool) -> bool:
-        if not value:
-            raise ValueError("must be true: .bin files are pickles, which run code when they are read")
-        return value

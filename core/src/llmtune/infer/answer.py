@@ -41,11 +41,11 @@ class Answerer:
 
     def stream(self, row: Row) -> Iterator[Chunk]:
         """Yield the answer to the last user turn of `row`, piece by piece."""
-        return self.engine.generate([self._request("0", row)])
+        return self.engine.generate([self._request("0", self.prompt(row))])
 
-    def answers(self, rows: Sequence[Row]) -> list[str]:
-        """Return the answers to several rows, generated as one batch."""
-        requests = [self._request(str(number), row) for number, row in enumerate(rows)]
+    def answers(self, prompts: Sequence[list[int]]) -> list[str]:
+        """Return the answers to several prompts, generated as one batch."""
+        requests = [self._request(str(number), prompt) for number, prompt in enumerate(prompts)]
         texts = dict.fromkeys((request.id for request in requests), "")
         for chunk in self.engine.generate(requests):
             texts[chunk.id] += chunk.text
@@ -63,11 +63,11 @@ class Answerer:
             )
         return ids[-self.max_length :]
 
-    def _request(self, name: str, row: Row) -> GenerationRequest:
+    def _request(self, name: str, prompt: list[int]) -> GenerationRequest:
         seed, self._seed = self._seed, None  # seeds the run, not every answer: a repeated question may vary
         return GenerationRequest(
             id=name,
-            input_ids=self.prompt(row),
+            input_ids=prompt,
             settings=self.settings,
             stop_token_ids=self.template.stop_token_ids(),
             stop_words=self.stop_words,
@@ -81,15 +81,18 @@ def answer_rows(
     """Answer the last user turn of each row, batch by batch, and write one JSON line per row into `result`.
 
     `verbose` prints each question and answer, otherwise there is a progress bar. Returns how many were
-    answered; a row that cannot be asked is left out, with a line that says why.
+    answered; a row that cannot be asked is left out, with a line that says why. None at all is a `DataError`.
     """
-    rows = list(_that_fit(answerer, rows))
+    asked = list(_questions(answerer, rows))
+    if not asked:
+        raise DataError("no row can be asked", fix="the lines above say why")
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(result.open("w", encoding="utf-8")) if result else None
-        bar = stack.enter_context(tqdm(total=len(rows), unit="row", disable=verbose))
-        for start in range(0, len(rows), batch_size):
-            batch = rows[start : start + batch_size]
-            for row, response in zip(batch, answerer.answers([_question(row) for row in batch]), strict=True):
+        bar = stack.enter_context(tqdm(total=len(asked), unit="row", disable=verbose))
+        for start in range(0, len(asked), batch_size):
+            batch = asked[start : start + batch_size]
+            responses = answerer.answers([prompt for _, prompt in batch])
+            for (row, _), response in zip(batch, responses, strict=True):
                 line = result_line(row, response)
                 if file:
                     file.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -99,14 +102,14 @@ def answer_rows(
             bar.update(len(batch))
             if file:
                 file.flush()
-    return len(rows)
+    return len(asked)
 
 
-def _that_fit(answerer: Answerer, rows: Sequence[Row]) -> Iterator[Row]:
+def _questions(answerer: Answerer, rows: Sequence[Row]) -> Iterator[tuple[Row, list[int]]]:
+    """Yield each row with the ids of its question."""
     for row in rows:
         try:
-            answerer.prompt(_question(row))
-            yield row
+            yield row, answerer.prompt(_question(row))
         except DataError as error:
             print(f"warning: left out {row.get('source', 'a row')}: {error.problem}", file=sys.stderr)
 

@@ -6,11 +6,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from llmtune.config.aliases import aliases, modernised
+from llmtune.config.aliases import modernised
 from llmtune.config.build import build_config
+from llmtune.config.command_line import known_flags
 from llmtune.config.commands import COMMANDS, CommandConfig
 from llmtune.config.flags import Given, check_names
-from llmtune.config.source import option_names, plugin_flags, section_flags
+from llmtune.config.source import option_names
 from llmtune.paths import user_path
 from llmtune.plugins.catalogue import Catalogue
 from llmtune.train import checkpoint
@@ -27,12 +28,6 @@ _DATASETS = (
     *("dataset", "val_dataset", "dataset_seed", "dataset_test_ratio", "check_dataset_strategy"),
     *("train_dataset_sample", "val_dataset_sample"),
 )
-
-
-def known_flags(command: str, catalogue: Catalogue) -> list[str]:
-    """Return the flags of `command`, those of plugins and old names included."""
-    known = [*section_flags(command), *(flag for flag, _ in plugin_flags(command, catalogue))]
-    return [*known, *aliases(known)]
 
 
 def configure(

@@ -23,31 +23,30 @@ _WHOLE = {"sft_type": "full", "merge_lora": False}
 
 def merge_lora(config: InferConfig, catalogue: Catalogue) -> Path:
     """Write `<ckpt_dir>-merged` and return it."""
-    if config.inference.ckpt_dir is None:
-        raise UsageError("there is no adapter to merge", fix="add --ckpt_dir CHECKPOINT")
-    prepared = prepare("merge-lora", config, catalogue)
-    merged(prepared)
-    return merged_folder(prepared)
+    final = merged_folder(config)
+    merged(prepare("merge-lora", config, catalogue))
+    return final
 
 
-def merged_folder(prepared: Prepared[Any]) -> Path:
-    """Return where the merged model of the run belongs."""
-    folder = checkpoint_folder(prepared.config)
-    if folder is None:
-        raise UsageError("there is no adapter to merge", fix="add --ckpt_dir CHECKPOINT")
+def merged_folder(config: InferConfig) -> Path:
+    """Return where the merged model belongs."""
+    folder = _adapter_folder(config)
     return folder.with_name(f"{folder.name}-merged")
 
 
-def _trained_with(prepared: Prepared[Any]) -> dict[str, Any]:
-    folder = checkpoint_folder(prepared.config)
-    return read_arguments(folder) if folder is not None and (folder / ARGUMENTS).is_file() else {}
+def _adapter_folder(config: InferConfig) -> Path:
+    folder = checkpoint_folder(config)
+    if folder is None:
+        raise UsageError("there is no adapter to merge", fix="add --ckpt_dir CHECKPOINT")
+    return folder
 
 
 def merged(prepared: Prepared[Any]) -> LoadedModel:
     """Merge, write the whole model, and return it loaded."""
-    config, final = prepared.config, merged_folder(prepared)
+    config = prepared.config
+    folder, final = _adapter_folder(config), merged_folder(config)
     if is_whole(prepared):
-        raise UsageError(f"{config.inference.ckpt_dir} holds a whole model, there is no adapter to merge")
+        raise UsageError(f"{folder} holds a whole model, there is no adapter to merge")
     if config.quantization.quantization_bit:
         raise UsageError(
             f"the base model is loaded in {config.quantization.quantization_bit} bits, and merging would round the "
@@ -58,7 +57,8 @@ def merged(prepared: Prepared[Any]) -> LoadedModel:
     tuner: Tuner = prepared.provide("llmtune_create_tuner", "tuner")
     loaded.model = tuner.merge(loaded.model)
     spec, template = trained_template(prepared, loaded.tokenizer)
-    arguments = {**_trained_with(prepared), **config.model.model_dump(mode="json"), **_WHOLE}
+    trained_with = read_arguments(folder) if (folder / ARGUMENTS).is_file() else {}
+    arguments = {**trained_with, **config.model.model_dump(mode="json"), **_WHOLE}
     files = CheckpointFiles(arguments, spec, template, loaded.tokenizer, config.generation)
     with checkpoint.writing(final) as staged:
         loaded.model.save_pretrained(staged)

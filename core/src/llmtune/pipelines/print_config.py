@@ -24,15 +24,15 @@ def run_file(command: str, config: CommandConfig, catalogue: Catalogue) -> str:
         find_behaviour(kind, name, config, catalogue)
     for entry in (*chosen, *others):
         add_options(config, entry)
-    lines = [f"# llmtune {command} THIS_FILE"]
-    for name, part in config.sections():
-        if name != "invocation":
-            lines += _block(part, list(type(part).model_fields))
-    written = {line.partition(":")[0] for line in lines}
     used = [(entry.kind, entry.name) for entry in chosen]
+    parts = [(part, list(type(part).model_fields)) for name, part in config.sections() if name != "invocation"]
     for key, options in config._options.items():
-        flags = [flag for flag in type(options).model_fields if key in used or flag in config.values]
-        lines += _block(options, [flag for flag in flags if flag not in written])
+        parts.append((options, [flag for flag in type(options).model_fields if key in used or flag in config.values]))
+    lines = [f"# llmtune {command} THIS_FILE"]
+    written: set[str] = set()  # tuners may share flags
+    for part, flags in parts:
+        lines += _block(part, [flag for flag in flags if flag not in written])
+        written.update(flags)
     return "\n".join(lines) + "\n"
 
 

@@ -52,10 +52,10 @@ def sft(config: SftConfig, catalogue: Catalogue) -> RunResult | None:
 def train(prepared: Prepared[SftConfig]) -> RunResult | None:
     """The recipe; every rank follows it, rank 0 writes."""
     config = prepared.config
-    check_writable(Path(config.saving.output_dir))
+    check_writable(user_path(config.saving.output_dir))
     if config.tracking.logging_dir is not None:
-        check_writable(Path(config.tracking.logging_dir), "--logging_dir")
-    _resume_from(config)
+        check_writable(user_path(config.tracking.logging_dir), "--logging_dir")
+    resumed = _resume_from(config)
     report = DataReport()
     with ranks.first_alone():
         rows = load_rows(prepared, report)
@@ -67,11 +67,11 @@ def train(prepared: Prepared[SftConfig]) -> RunResult | None:
     if config.rehearsal.dry_run:
         show_dry_run(prepared, spec, steps, len(train_rows), len(eval_rows))
         return None
-    with run_folder(prepared, spec, report) as folder:
+    with run_folder(prepared, spec, report, resumed) as folder:
         with ranks.first_alone():
             loaded = load_model(prepared, spec, weights=True)
         tuner: Tuner = prepared.provide("llmtune_create_tuner", "tuner")
-        model = trainable(prepared, tuner, loaded.model)
+        model = trainable(prepared, tuner, loaded.model, resumed)
         trainer = prepared.provide("llmtune_create_trainer", "trainer")
         arguments = prepared.config.flat()  # with the hub that served the model
         files = CheckpointFiles(arguments, template_spec, template, tokenizer, config.generation)
@@ -89,7 +89,7 @@ def train(prepared: Prepared[SftConfig]) -> RunResult | None:
                 tracking=prepared.config.tracking,
                 distributed=prepared.config.distributed,
                 folder=folder,
-                resume_from=_resume_from(prepared.config),
+                resume_from=resumed,
                 callbacks=_callbacks(prepared),
                 write_extras=files.write,
                 checkpoint_saved=lambda path: _notify(prepared, "llmtune_checkpoint_saved", folder=path),
@@ -149,9 +149,11 @@ def encode(
 
 
 @contextlib.contextmanager
-def run_folder(prepared: Prepared[SftConfig], spec: ModelSpec, report: DataReport) -> Iterator[Path]:
+def run_folder(
+    prepared: Prepared[SftConfig], spec: ModelSpec, report: DataReport, resumed: Path | None
+) -> Iterator[Path]:
     """Create the run's folder (or reopen the one that is resumed) and keep run.json up to date; rank 0 does it."""
-    folder = ranks.share(lambda: _open_folder(prepared.config, spec))
+    folder = ranks.share(lambda: _open_folder(prepared.config, spec, resumed))
     with_folder(prepared, folder)
     prepared.run.say(f"run folder: {folder}")
     if not ranks.is_first():
@@ -169,12 +171,11 @@ def run_folder(prepared: Prepared[SftConfig], spec: ModelSpec, report: DataRepor
             raise
 
 
-def _open_folder(config: SftConfig, spec: ModelSpec) -> Path:
-    resumed = _resume_from(config)
+def _open_folder(config: SftConfig, spec: ModelSpec, resumed: Path | None) -> Path:
     if resumed is not None:
         cut_log(resumed.parent, checkpoint.step_of(resumed))
         return resumed.parent
-    return create_run_folder(Path(config.saving.output_dir), spec.name, suffix=config.saving.add_output_dir_suffix)
+    return create_run_folder(user_path(config.saving.output_dir), spec.name, suffix=config.saving.add_output_dir_suffix)
 
 
 def planned_steps(prepared: Prepared[SftConfig], rows: int) -> int:
@@ -235,12 +236,11 @@ def _resume_from(config: SftConfig) -> Path | None:
     return folder
 
 
-def trainable(prepared: Prepared[SftConfig], tuner: Tuner, model: Any) -> Any:
+def trainable(prepared: Prepared[SftConfig], tuner: Tuner, model: Any, resumed: Path | None) -> Any:
     """Return the model with its trainable parameters: fresh, or as the resumed checkpoint has them."""
     from transformers import set_seed
 
     set_seed(prepared.config.training.seed)  # adapters start from random numbers
-    resumed = _resume_from(prepared.config)
     model = tuner.load(model, resumed, trainable=True) if resumed else tuner.prepare(model)
     if prepared.config.training.gradient_checkpointing:
         model.enable_input_require_grads()

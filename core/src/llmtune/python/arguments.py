@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 
 from llmtune.config.aliases import aliases
 from llmtune.config.build import add_options, make_section, options_class
-from llmtune.config.command_line import read_words
+from llmtune.config.command_line import known_flags, read_words
 from llmtune.config.commands import CommandConfig
 from llmtune.config.flags import Given, Words, split_flags
 from llmtune.config.section import extra
 from llmtune.config.source import plugin_flags
 from llmtune.errors import Problems, UsageError, did_you_mean
 from llmtune.pipelines.behaviours import behaviours, find_behaviour, unused_names
-from llmtune.pipelines.configure import configure, known_flags
+from llmtune.pipelines.configure import configure
 from llmtune.plugins.catalogue import Catalogue
 from llmtune.plugins.local import add_local_plugins
 from llmtune.plugins.registration import text_list

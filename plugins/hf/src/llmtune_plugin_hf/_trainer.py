@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 
 import torch
@@ -117,4 +118,4 @@ def tensorboard(job: TrainingJob) -> TensorBoardCallback | None:
         return None
     from torch.utils.tensorboard import SummaryWriter
 
-    return TensorBoardCallback(SummaryWriter(job.tracking.logging_dir or str(job.folder / "runs")))
+    return TensorBoardCallback(SummaryWriter(os.path.expanduser(job.tracking.logging_dir or job.folder / "runs")))
