@@ -89,7 +89,8 @@ def tests(session: nox.Session) -> None:
         # Apart from the others: wherever gptqmodel and torchao are installed, peft imports them too.
         session.run(*uv(session), *GPTQ_BUILD)
         session.run(*uv(session), "--no-build-isolation", *GPTQ)
-        session.run("pytest", "plugins-models/qwen/tests/test_qwen_gptq.py", env={"GPTQMODEL_CPU_WORKERS": "2"})
+        packed = ("plugins-models/qwen/tests/test_qwen_gptq.py", "plugins/lora/tests/test_lora_over_gptq.py")
+        session.run("pytest", *packed, env={"GPTQMODEL_CPU_WORKERS": "2"})
 
 
 @nox.session

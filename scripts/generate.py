@@ -18,12 +18,13 @@ from typing import Any
 
 from llmtune.cli.main import main as cli
 from llmtune.config.aliases import aliases
-from llmtune.config.source import OPTION_KINDS, Flag, Panel, options_panel, panels
+from llmtune.config.source import OPTION_KINDS, Flag, Panel, option_names, options_panel, panels
 from llmtune.errors import LlmtuneError, ManifestError
 from llmtune.plugins.catalogue import Catalogue, Entry, Plugin, discover
 from llmtune.plugins.manifest import KINDS, hub_ids, read_manifest, tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
+FIRST_TO_INSTALL = ("llmtune-plugin-lora", "llmtune-plugin-full")
 COMMAND = "python scripts/generate.py"
 MODEL = "smollm2-135m-instruct"
 """The model of examples that need some model: the smallest that every hub has."""
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     os.environ["COLUMNS"] = "80"  # help texts are wrapped at the terminal's edge
     plugins = workspace()
     catalogue = Catalogue((*discover(entry_points=[]).plugins, *plugins))
-    directory = dists_by_name(plugins)
+    directory = {**dists_by_name(plugins), "flag": dists_by_flag(plugins)}
     pages = {ROOT / "core/src/llmtune/plugins/directory.json": json.dumps(directory, indent=1, sort_keys=True) + "\n"}
     pages |= {folder(plugin) / "README.md": readme(plugin, catalogue, directory) for plugin in plugins}
     pages |= {ROOT / f"docs/commands/{command}.md": command_page(command, catalogue) for command in OPTION_KINDS}
@@ -104,6 +105,13 @@ def dists_by_name(plugins: Iterable[Plugin]) -> dict[str, dict[str, str]]:
     own = Catalogue(tuple(plugins))
     directory = {kind: {name: own.find(kind, name).plugin.dist for name in own.names(kind)} for kind in KINDS}
     return {kind: names for kind, names in directory.items() if names}
+
+
+def dists_by_flag(plugins: Iterable[Plugin]) -> dict[str, str]:
+    """Return flag -> distribution; of several that share it, the first of FIRST_TO_INSTALL, else of the alphabet."""
+    ordered = sorted(plugins, key=lambda one: (one.dist not in FIRST_TO_INSTALL, one.dist), reverse=True)
+    owners = ((plugin, entry) for plugin in ordered for entry in entries(plugin, Catalogue((plugin,))))
+    return {flag: plugin.dist for plugin, entry in owners for flag in option_names(entry)}
 
 
 def entries(plugin: Plugin, catalogue: Catalogue) -> Iterator[Entry]:

@@ -23,15 +23,6 @@ MODEL = ("--model_type", "smollm2-135m-instruct")
             "sft --additional_trainable_parameters lm_head",
             "--additional_trainable_parameters works with --sft_type full only, found --sft_type lora",
         ),
-        (
-            "sft --lisa_activated_layers 2",
-            "--lisa_activated_layers works with --sft_type full only, found --sft_type lora",
-        ),
-        ("sft --use_galore", "--use_galore works with --sft_type full only, found --sft_type lora"),
-        (
-            "sft --sft_type full --use_galore --lisa_activated_layers 2",
-            "--lisa_activated_layers and --use_galore exclude each other",
-        ),
         ("sft --resume_only_model", "--resume_only_model needs --resume_from_checkpoint"),
         ("sft --max_steps 5 --warmup_steps 6", "--warmup_steps 6 is more than --max_steps 5"),
         ("sft --quant_method bnb", "--quant_method has no effect without --quantization_bit"),
@@ -120,8 +111,6 @@ def test_what_goes_together_is_no_problem(line: str) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "sft --sft_type full --use_galore",
-        "sft --sft_type full --lisa_activated_layers 2",
         "sft --resume_only_model --resume_from_checkpoint c",
         "sft --deepspeed default-zero2",
         "sft --fsdp full_shard --fsdp_config {}",
@@ -146,8 +135,6 @@ def test_processes_share_a_sequence_evenly(monkeypatch: pytest.MonkeyPatch, proc
 @pytest.mark.parametrize(
     ("command", "words", "problem"),
     [
-        ("sft", ["--boft_block_size", "8", "--boft_block_num", "2"], "exclude each other"),
-        ("sft", ["--llamapro_num_new_blocks", "4", "--llamapro_num_groups", "3"], "3 does not divide"),
         ("sft", ["--max_length", "0"], "--max_length: must be -1 (no limit) or at least 1"),
         ("sft", ["--save_safetensors", "false"], "--save_safetensors: must be true"),
         ("infer", ["--save_safetensors", "false"], "--save_safetensors: must be true"),

@@ -12,6 +12,7 @@ from peft import PeftModel
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
+from llmtune.testing import create, load_tiny, run_context, tiny_model
 from llmtune.train import checkpoint
 
 
@@ -59,11 +60,25 @@ def test_a_merged_model_is_a_checkpoint_of_its_own(llmtune: Llmtune, trained: Pa
     assert texts[0] == texts[1] == texts[2]
 
 
-def test_merging_into_fewer_bits_is_refused_before_anything_is_loaded(llmtune: Llmtune, trained: Path) -> None:
-    result = llmtune("merge-lora", "--ckpt_dir", str(trained), "--quantization_bit", "4")
-    assert result.code == 2
-    assert "4 bits" in result.err
-    assert "--quantization_bit 0" in result.err
+def test_over_a_base_in_few_bits_the_merged_model_answers_as_trained(
+    llmtune: Llmtune, tiny: Path, tiny_flags: list[str], tmp_path: Path
+) -> None:
+    wide = tiny_model(tmp_path / "wide", hidden_size=64)  # bitsandbytes answers in blocks of 64 weights of a row
+    flags = [str(wide) if word == str(tiny) else word for word in tiny_flags]
+    assert llmtune("sft", *flags, "--learning_rate", "0.05", "--quantization_bit", "4").code == 0
+    checkpoint_2 = next(tmp_path.glob("output/*/*/checkpoint-2"))
+    result = llmtune("export", "--merge_lora", "true", "--ckpt_dir", str(checkpoint_2))
+    assert result.code == 0, result.err
+    assert "warning: the adapter was trained over a base in 4 bits" in result.err
+    assert "--quantization_bit 0 merges into the base as it was published" in result.err
+    merged = checkpoint_2.with_name("checkpoint-2-merged")
+    assert json.loads((merged / "sft_args.json").read_text())["quantization_bit"] == 0
+    plain = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32).eval()
+    quantizer = create("quantizer", "bnb", {}, run_context(quantization_bit=4))
+    adapted = PeftModel.from_pretrained(load_tiny(wide, kwargs=quantizer.load_kwargs("fp32")).model, checkpoint_2)
+    ids = torch.arange(40).reshape(2, 20)
+    with torch.no_grad():
+        torch.testing.assert_close(plain(ids).logits, adapted.eval()(ids).logits, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

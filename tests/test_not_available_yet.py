@@ -16,12 +16,7 @@ from llmtune.config.section import Section, extra
 from llmtune.config.source import OPTION_KINDS, read_flags
 from llmtune.errors import UsageError
 
-SPECIAL = {
-    "boft_block_num": ("2",),
-    "eval_limit": ("5",),
-    "llamapro_num_groups": ("2",),
-    "llamapro_num_new_blocks": ("6",),
-}
+SPECIAL = {"eval_limit": ("5",)}
 """Words for flags that take no text or number of any kind."""
 
 
@@ -94,9 +89,8 @@ def test_what_works_already_is_tried() -> None:
 @pytest.mark.parametrize(
     ("command", "words", "problem"),
     [
-        ("sft", ["--sft_type", "adalora"], "--sft_type adalora is not available yet"),
         ("infer", ["--infer_backend", "lmdeploy"], "--infer_backend lmdeploy is not available yet"),
-        ("sft", ["--quant_method", "hqq", "--quantization_bit", "4"], "--quant_method hqq is not available yet"),
+        ("sft", ["--quant_method", "aqlm", "--quantization_bit", "4"], "--quant_method aqlm is not available yet"),
     ],
 )
 def test_a_name_that_swift_has_is_told_from_a_mistake(command: str, words: list[str], problem: str) -> None:

@@ -18,9 +18,9 @@ from configuring import configured, installed
 from llmtune.config.build import build_config
 from llmtune.config.commands import COMMANDS
 from llmtune.config.flags import Given
-from llmtune.errors import UsageError
+from llmtune.errors import Problems, UsageError
 from llmtune.model.device import auto_dtype
-from llmtune.pipelines.behaviours import behaviours, engine_name, find_behaviour
+from llmtune.pipelines.behaviours import engine_name, find_behaviours
 from llmtune.pipelines.prepare import apply
 from llmtune.pipelines.rules import Rule, rules
 from llmtune.plugins.catalogue import Catalogue, Entry, discover
@@ -61,9 +61,7 @@ def resolved(
         ("sft", "dataset_seed", 42, "--seed"),
         ("sft --seed 7", "dataset_seed", 7, "--seed"),
         ("infer --seed 8", "dataset_seed", 8, "--seed"),
-        ("sft", "neftune_backend", "transformers", "the default of SWIFT"),
         ("sft", "hub_model_id", f"{MODEL}-lora", "<model_type>-<sft_type>"),
-        ("sft --llamapro_num_new_blocks 6", "llamapro_num_groups", 6, "--llamapro_num_new_blocks"),
         ("sft", "template_type", "chatml", f"the template of {MODEL}"),
         ("infer", "template_type", "chatml", f"the template of {MODEL}"),
         ("infer", "eval_human", True, "no dataset was given"),
@@ -227,6 +225,14 @@ def with_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalogue:
     return discover(entry_points=[*installed_entry_points(), point])
 
 
+def names_of(config: Any, catalogue: Catalogue) -> dict[str, str]:
+    """Return kind -> name of what a run uses, extensions included; everything wrong is raised."""
+    problems = Problems()
+    used, extensions = find_behaviours(config, catalogue, problems)
+    problems.raise_any()
+    return {entry.kind: entry.name for entry in (*used.values(), *extensions)}
+
+
 def answering(**values: Any) -> Any:
     return build_config(COMMANDS["infer"], Given(values))
 
@@ -247,32 +253,35 @@ def test_whole_models_are_answered_with_vllm_where_it_is_installed(
 ) -> None:
     config = answering(**values)
     assert (engine_name(config, installed()), engine_name(config, with_vllm)) == (without, installed_too)
-    assert behaviours(config, with_vllm)["engine"] == installed_too
+    assert names_of(config, with_vllm)["engine"] == {"pt": "transformers"}.get(installed_too, installed_too)
 
 
 def test_a_name_that_swift_has_is_used_once_a_plugin_brings_it(with_vllm: Catalogue) -> None:
     config = answering(infer_backend="vllm")
-    assert find_behaviour("engine", "vllm", config, with_vllm).plugin.name == "fast"
+    assert names_of(config, with_vllm)["engine"] == "vllm"
     with pytest.raises(UsageError, match="--infer_backend vllm is not available yet"):
-        find_behaviour("engine", "vllm", config, installed())
+        names_of(config, installed())
 
 
 @pytest.mark.parametrize(
     ("command", "values", "names"),
     [
-        ("infer", {}, {"engine": "pt"}),
-        ("infer", {"ckpt_dir": "c"}, {"engine": "pt", "tuner": "lora"}),
-        ("infer", {"quantization_bit": 4}, {"engine": "pt", "quantizer": "bnb"}),
-        ("sft", {}, {"tuner": "lora", "trainer": "transformers"}),
-        ("pt", {}, {"tuner": "full", "trainer": "transformers"}),
-        ("sft", {"quantization_bit": 8}, {"tuner": "lora", "trainer": "transformers", "quantizer": "bnb"}),
+        ("infer", {}, {"engine": "transformers"}),
+        ("infer", {"ckpt_dir": "c"}, {"engine": "transformers", "tuner": "lora"}),
+        ("infer", {"quantization_bit": 4}, {"engine": "transformers", "quantizer": "bnb"}),
+        ("sft", {}, {"tuner": "lora", "trainer": "hf"}),
+        ("pt", {}, {"tuner": "full", "trainer": "hf"}),
+        ("sft", {"quantization_bit": 8}, {"tuner": "lora", "trainer": "hf", "quantizer": "bnb"}),
+        ("sft", {"sft_type": "full", "use_galore": True}, {"tuner": "galore", "trainer": "hf"}),
+        ("sft", {"sft_type": "full", "lisa_activated_layers": 0}, {"tuner": "full", "trainer": "hf"}),
+        ("sft", {"neftune_noise_alpha": 5.0}, {"tuner": "lora", "trainer": "hf", "extension": "neftune"}),
         ("inspect", {}, {}),
     ],
 )
 def test_a_run_uses_the_plugins_that_its_flags_name(
     command: str, values: dict[str, Any], names: dict[str, str]
 ) -> None:
-    assert behaviours(build_config(COMMANDS[command], Given(values)), installed()) == names
+    assert names_of(build_config(COMMANDS[command], Given(values)), installed()) == names
 
 
 # --- end to end -----------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ def test_hub_ids_are_the_texts_that_are_no_fact_of_the_kind():
     assert hub_ids(facts) == {"ms": "o/m", "hf": "O/M", "acme": "m"}
 
 
-@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"model", "command", "template", "tools_prompt"}))
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"model", "command", "template", "tools_prompt", "extension"}))
 def test_every_kind_takes_the_shared_facts(kind):
     shared = {"summary": "s", "requires": [], "aliases": ["b"], "tags": ["t"], "options": "m:O"}
     assert parse_manifest({"api": 1, kind: {"a": shared}}).tables[kind] == {"a": shared}

@@ -12,7 +12,7 @@ from llmtune.errors import UsageError
 from llmtune.interfaces.layout import Layout
 from llmtune.model.layout import rename_tensors, split_tensor
 from llmtune.model.load import load_pretrained, load_weights
-from llmtune.model.memory import parameters, training_bytes
+from llmtune.model.memory import bytes_by_size, parameters
 from llmtune.model.placement import placement, read_device_map
 from llmtune.model.positions import scale_positions
 from llmtune.model.resolve import choose_model
@@ -332,5 +332,5 @@ def test_a_published_size_is_a_number_of_parameters(size, count):
 
 
 def test_training_everything_takes_four_times_the_weights_in_bf16():
-    assert training_bytes(1000)["full"] == 4 * 2 * 1000
-    assert training_bytes(1000)["qlora"] < training_bytes(1000)["lora"] < training_bytes(1000)["full"]
+    assert bytes_by_size(1000)["full"] == 4 * 2 * 1000
+    assert bytes_by_size(1000)["qlora"] < bytes_by_size(1000)["lora"] < bytes_by_size(1000)["full"]

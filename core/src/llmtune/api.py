@@ -2,6 +2,7 @@
 
 from llmtune.config.environment import cache_folder, world
 from llmtune.config.section import Section, named, pending
+from llmtune.config.target_layers import TargetLayers
 from llmtune.data.media import add_media
 from llmtune.data.preprocess import Auto, Fill, ask, conversation
 from llmtune.data.stream import Stream
@@ -39,6 +40,7 @@ from llmtune.model.layout import (
     with_tensors,
 )
 from llmtune.model.load import load_pretrained
+from llmtune.model.target_layers import decoder_layers, layers_named
 from llmtune.specs import (
     DatasetSpec,
     Encoded,
@@ -56,6 +58,8 @@ from llmtune.template.chat_format import ChatFormat
 from llmtune.template.pieces import Piece
 from llmtune.train import checkpoint
 from llmtune.train.interrupt import StopRequest, stop_requests
+from llmtune.train.peft_tuner import PeftTuner
+from llmtune.train.whole_model_tuner import WholeModelTuner
 
 __all__ = [
     "Auto",
@@ -80,6 +84,7 @@ __all__ = [
     "ModelSpec",
     "NotInCache",
     "OutputError",
+    "PeftTuner",
     "Piece",
     "PluginFailed",
     "Preprocessor",
@@ -91,6 +96,7 @@ __all__ = [
     "SplitRecords",
     "StopRequest",
     "Stream",
+    "TargetLayers",
     "Template",
     "TemplateSpec",
     "ToolCall",
@@ -99,14 +105,17 @@ __all__ = [
     "Tuner",
     "UnknownName",
     "UsageError",
+    "WholeModelTuner",
     "add_media",
     "ask",
     "cache_folder",
     "checkpoint",
     "conversation",
+    "decoder_layers",
     "did_you_mean",
     "hookimpl",
     "join_tensors",
+    "layers_named",
     "llama_facts",
     "load_pretrained",
     "named",

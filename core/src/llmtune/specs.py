@@ -211,6 +211,13 @@ class LoadedModel:
     processor: Any = None
     layouts: tuple[Layout, ...] = ()
     """Those that the family was published in, where they are not native."""
+    skeleton: Callable[[torch.dtype], Any] | None = None
+    """Builds the model's layers without weights, on the device "meta"; gives None where only its own code knows them.
+    Itself None for what no folder holds."""
+    adapters: tuple[str, ...] = ()
+    """Names of more adapters than the checkpoint's own (--lora_modules)."""
+    choose: Callable[[str | None], None] | None = None
+    """Lets one of several adapters answer; None is the checkpoint's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,3 +263,9 @@ class RunContext:
     world_size: int = 1
     say: Callable[[str], None] = print
     """Prints one line for the user (on rank 0 only)."""
+    options: Mapping[tuple[str, str], Any] = field(default_factory=dict)
+    """(kind, name) -> validated options of the tuner, quantizer, extensions ... of the run."""
+    seed: int = 42
+    """--seed, of everything random."""
+    steps: int | None = None
+    """Optimizer steps of a training run, once its data is read."""

@@ -120,7 +120,7 @@ class TestPlan:
     def test_galore_is_another_flag(self, lines, monkeypatch, installed):
         monkeypatch.setattr("transformers.trainer_optimizer.is_galore_torch_available", lambda: installed)
         (line,) = lines(optim="galore_adamw")
-        assert "--optim galore_adamw: GaLore is chosen with --use_galore, which is not available yet" in line
+        assert line == "--optim galore_adamw: GaLore is chosen with --sft_type full --use_galore true, not with --optim"
 
     def test_apollo_is_not_available_yet(self, lines):
         (line,) = lines(optim="apollo_adamw")

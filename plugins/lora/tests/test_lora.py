@@ -322,7 +322,7 @@ def test_the_adapter_folder_is_what_peft_reads(prepare, tmp_path):
 
 
 def test_an_adapter_whose_start_cannot_be_repeated_is_refused(folder, tmp_path):
-    (tmp_path / "adapter_config.json").write_text('{"init_lora_weights": "pissa_niter_16"}')
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "init_lora_weights": "pissa_niter_16"}')
     tuner = create("tuner", "lora")
     with pytest.raises(CheckpointError, match="pissa_niter_16, which cannot be repeated"):
         tuner.load(load_tiny(folder).model, tmp_path)

@@ -48,6 +48,10 @@ class Listing:
 
             return show_model(arguments[1:], f"{prog_name} show", obj.catalogue)
         given = self._parser(prog_name).parse_args(arguments)
+        if given.model_type or given.model_id_or_path:
+            from llmtune.cli.show_tuners import show_tuners
+
+            return show_tuners(given.model_type, given.model_id_or_path, obj.catalogue, as_json=given.json)
         entries = [entry for kind in self.kinds for entry in obj.catalogue.entries(kind) if _matches(entry, given)]
         if given.json:
             print(json.dumps([_as_json(entry) for entry in entries], indent=1, ensure_ascii=False, default=str))
@@ -67,6 +71,10 @@ class Listing:
         parser.add_argument("filter", nargs="?", default="", help="only names that contain this text")
         parser.add_argument("--search", default="", metavar="TEXT", help="only those with TEXT in any fact")
         parser.add_argument("--json", action="store_true", help="print every fact as JSON")
+        sizes = "say what each tuner trains of this model, and the memory it takes"
+        parser.add_argument("--model_type", help=sizes if "tuner" in self.kinds else argparse.SUPPRESS)
+        folder = "the same for a model by its hub id or folder"
+        parser.add_argument("--model_id_or_path", help=folder if "tuner" in self.kinds else argparse.SUPPRESS)
         family = "only the models of this family, or of the plugin of this name"
         parser.add_argument("--family", default="", help=family if self.kinds == ["model"] else argparse.SUPPRESS)
         return parser

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from llmtune.model.memory import device_memory, parameters, training_bytes
+from llmtune.model.memory import bytes_by_size, device_memory, parameters
 from llmtune.plugins.catalogue import Catalogue, Entry
 from llmtune.plugins.manifest import hub_ids
 from llmtune.plugins.requirements import missing_requirements
@@ -49,7 +49,7 @@ def known(entry: Entry) -> dict[str, Any]:
         "dtype": facts.get("dtype"),
         "requires": facts.get("requires", []),
         "missing": [f"{text} ({found})" for text, found in missing_requirements(list(facts.get("requires", ())))],
-        "memory": None if count is None else training_bytes(count),
+        "memory": None if count is None else bytes_by_size(count),
     }
 
 

@@ -61,9 +61,16 @@ def _pending(config: CommandConfig) -> list[str]:
 
 def add_options(config: CommandConfig, entry: Entry) -> None:
     """Validate the options of `entry` (a tuner, an engine ...) and keep them on the config."""
+    made = read_options(config, entry)
+    if made is not None:
+        config._options = {**config._options, (entry.kind, entry.name): made}
+
+
+def read_options(config: CommandConfig, entry: Entry) -> Section | None:
+    """Return the validated options of `entry`, None where it has no flags."""
     options = options_class(entry)
     if options is None:
-        return
+        return None
     given = config.values
     base = {flag: value for flag, value in config.option_defaults.items() if flag in options.model_fields}
     mine = {flag: value for flag, value in given.items() if flag in options.model_fields}
@@ -71,7 +78,16 @@ def add_options(config: CommandConfig, entry: Entry) -> None:
     wrong = [f"{given.place(flag)} is not available yet" for flag in pending_flags(made, options(**base))]
     if wrong:
         raise UsageError("\n".join(wrong), fix=_HELP)
-    config._options = {**config._options, (entry.kind, entry.name): made}
+    return made
+
+
+def is_asked_for(config: CommandConfig, entry: Entry) -> bool:
+    """Whether the flag under the fact `when` was given another value than its default."""
+    flag = entry.facts.get("when")
+    if flag is None or flag not in config.values:
+        return False
+    made = read_options(config, entry)
+    return made is not None and getattr(made, flag) != type(made).model_fields[flag].default
 
 
 def options_class(entry: Entry) -> type[Section] | None:

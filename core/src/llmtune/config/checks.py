@@ -17,18 +17,15 @@ def problems_of(config: CommandConfig) -> Iterator[str]:
     yield from _quantization(config)
     yield from _data(config)
     yield from _distributed(config)
+    yield from _adapters(config)
     yield from _serving(config)
 
 
 def _tuning(config: CommandConfig) -> Iterator[str]:
     tuner = config.get("sft_type")
     full_only = [flag for flag in _FULL_ONLY if _asks_for(config.values.get(flag))]
-    full_only += ["lisa_activated_layers"] if config.get("lisa_activated_layers") else []
-    full_only += ["use_galore"] if config.get("use_galore") else []
     if tuner != "full":
         yield from (f"--{flag} works with --sft_type full only, found --sft_type {tuner}" for flag in full_only)
-    if config.get("lisa_activated_layers") and config.get("use_galore"):
-        yield "--lisa_activated_layers and --use_galore exclude each other"
     if config.get("resume_only_model") and config.get("resume_from_checkpoint") is None:
         yield "--resume_only_model needs --resume_from_checkpoint"
     steps, warmup = config.get("max_steps", -1), config.get("warmup_steps", 0)
@@ -120,6 +117,13 @@ def _distributed(config: CommandConfig) -> Iterator[str]:
     processes = world()[1] if size > 1 else 1
     if math.gcd(size, processes) != size:
         yield f"--sequence_parallel_size {size} does not divide the {processes} processes of the run"
+
+
+def _adapters(config: CommandConfig) -> Iterator[str]:
+    if config.get("lora_modules") and config.get("ckpt_dir") is None:
+        yield "--lora_modules needs --ckpt_dir, the first adapter"
+    if config.get("lora_modules") and config.get("merge_lora"):
+        yield "--lora_modules and --merge_lora exclude each other: one adapter can be merged"
 
 
 def _serving(config: CommandConfig) -> Iterator[str]:

@@ -11,34 +11,24 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from llmtune.config.adalora import AdaloraSection
-from llmtune.config.adapter import AdapterSection
 from llmtune.config.address import AddressSection
 from llmtune.config.benchmarks import BenchmarksSection
-from llmtune.config.boft import BoftSection
 from llmtune.config.data import DataSection
 from llmtune.config.distributed import DistributedSection
 from llmtune.config.evaluation import EvaluationSection
 from llmtune.config.export import ExportSection
 from llmtune.config.flags import Given
-from llmtune.config.fourierft import FourierftSection
-from llmtune.config.galore import GaloreSection
 from llmtune.config.generation import GenerationSection
 from llmtune.config.gradio import GradioSection
-from llmtune.config.hqq import HqqSection
 from llmtune.config.hub import HubSection
-from llmtune.config.ia3 import Ia3Section
 from llmtune.config.inference import InferenceSection
 from llmtune.config.inspection import InspectionSection
 from llmtune.config.interface import InterfaceSection
 from llmtune.config.invocation import InvocationSection
-from llmtune.config.lisa import LisaSection
-from llmtune.config.llamapro import LlamaproSection
 from llmtune.config.lmdeploy import LmdeploySection
 from llmtune.config.loss import LossSection
 from llmtune.config.merging import MergingSection
 from llmtune.config.model import ModelSection
-from llmtune.config.neftune import NeftuneSection
 from llmtune.config.optimizer import OptimizerSection
 from llmtune.config.plugins import PluginsSection
 from llmtune.config.preprocessing import PreprocessingSection
@@ -53,7 +43,6 @@ from llmtune.config.tracking import TrackingSection
 from llmtune.config.training import TrainingSection
 from llmtune.config.tuner import TunerSection
 from llmtune.config.upload import UploadSection
-from llmtune.config.vera import VeraSection
 from llmtune.config.vllm import VllmSection
 from llmtune.config.weights import WeightsSection
 
@@ -96,6 +85,10 @@ class CommandConfig(BaseModel):
     def options(self, kind: str, name: str) -> Section | None:
         """Return the validated options of one plugin's entry, None when it has none."""
         return self._options.get((kind, name))
+
+    def all_options(self) -> dict[tuple[str, str], Section]:
+        """Return (kind, name) -> options of every plugin's entry that the run uses."""
+        return dict(self._options)
 
     def sections(self) -> list[tuple[str, Section]]:
         """Return (attribute, section) pairs, in the order of the help."""
@@ -150,17 +143,6 @@ class SftConfig(ModelConfig):
     tracking: TrackingSection = section(TrackingSection)
     distributed: DistributedSection = section(DistributedSection)
     upload: UploadSection = section(UploadSection)
-    neftune: NeftuneSection = section(NeftuneSection)
-    galore: GaloreSection = section(GaloreSection)
-    lisa: LisaSection = section(LisaSection)
-    llamapro: LlamaproSection = section(LlamaproSection)
-    adalora: AdaloraSection = section(AdaloraSection)
-    ia3: Ia3Section = section(Ia3Section)
-    vera: VeraSection = section(VeraSection)
-    boft: BoftSection = section(BoftSection)
-    fourierft: FourierftSection = section(FourierftSection)
-    adapter: AdapterSection = section(AdapterSection)
-    hqq: HqqSection = section(HqqSection)
 
 
 class PtConfig(SftConfig):
@@ -190,7 +172,6 @@ class InferConfig(ModelConfig):
     weights: WeightsSection = section(WeightsSection)
     vllm: VllmSection = section(VllmSection)
     lmdeploy: LmdeploySection = section(LmdeploySection)
-    hqq: HqqSection = section(HqqSection)
 
 
 class MergeLoraConfig(InferConfig):

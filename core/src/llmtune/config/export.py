@@ -17,7 +17,7 @@ class ExportSection(Section):
     export_output_dir: str | None = Field(
         None, description="Where these two write. None: <ckpt_dir or model_type>-native or -original."
     )
-    to_peft_format: bool = pending(False, description="Convert an adapter of SWIFT's own format to peft's.")
+    to_peft_format: bool = Field(False, description="Convert an adapter of SWIFT's own format to <ckpt_dir>-peft.")
     quant_bits: int = pending(
         0, ge=0, le=8, description="Bits to quantize to: 4 for awq; 2, 3, 4 or 8 for gptq; 0: none."
     )

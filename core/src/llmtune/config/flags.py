@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llmtune.errors import UsageError, did_you_mean
+from llmtune.plugins.catalogue import known_elsewhere
 
 _FLAG = re.compile(r"--[A-Za-z]")
 
@@ -58,6 +59,12 @@ def short_options(arguments: Iterable[str]) -> list[str]:
     return [word for word in arguments if re.fullmatch(r"-[A-Za-z]", word)]
 
 
+def _not_installed(flag: str) -> str:
+    """Say which package has `flag`, or return an empty string."""
+    dist = known_elsewhere("flag", flag)
+    return f"--{flag} comes with {dist}: pip install {dist}" if dist else ""
+
+
 def check_names(given: Iterable[str], known: Iterable[str], command: str) -> None:
     """Raise `UsageError` with a suggestion for every name that `command` does not have."""
     names = set(known)
@@ -67,5 +74,5 @@ def check_names(given: Iterable[str], known: Iterable[str], command: str) -> Non
     first = (
         f"unknown option --{wrong[0]}" if len(wrong) == 1 else "unknown options " + ", ".join(f"--{n}" for n in wrong)
     )
-    hints = [hint for name in wrong if (hint := did_you_mean(name, names, prefix="--"))]
+    hints = [hint for name in wrong if (hint := _not_installed(name) or did_you_mean(name, names, prefix="--"))]
     raise UsageError(first, fix="\n  ".join(hints) or f"llmtune {command} --help lists the options")

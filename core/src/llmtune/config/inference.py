@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+import re
 
-from llmtune.config.section import Section, named, pending
+from pydantic import Field, field_validator
+
+from llmtune.config.section import Section, named
 
 
 class InferenceSection(Section):
@@ -18,7 +20,6 @@ class InferenceSection(Section):
     sft_type: str = named(
         "tuner",
         "lora",
-        pending=["longlora", "adalora", "ia3", "llamapro", "adapter", "vera", "boft", "fourierft"],
         description="Tuner of the checkpoint; read from it by default.",
     )
     infer_backend: str = named(
@@ -41,6 +42,18 @@ class InferenceSection(Section):
     overwrite_generation_config: bool | None = Field(
         None, description="Write the generation flags into the checkpoint's generation_config.json. None: true."
     )
-    lora_modules: list[str] = pending([], description="More adapters, as name=folder.")
+    lora_modules: list[str] = Field(
+        [], description="More adapters over the same base, as name=folder; each answers by its name."
+    )
     stop_words: list[str] = Field([], description="Texts that end an answer, besides the template's.")
     seed: int = Field(42, ge=0, lt=2**32, description="Seed of sampling.")
+
+    @field_validator("lora_modules")
+    @classmethod
+    def _names_and_folders(cls, value: list[str]) -> list[str]:
+        names = [word.partition("=")[0] for word in value]
+        if not all(re.fullmatch(r"[\w.-]+=.+", word) for word in value):
+            raise ValueError("takes words such as poet=output/checkpoint-100")
+        if len(set(names)) < len(names) or "default-lora" in names:
+            raise ValueError("takes each name once, and default-lora is the adapter of --ckpt_dir")
+        return value

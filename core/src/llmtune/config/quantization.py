@@ -15,7 +15,7 @@ class QuantizationSection(Section):
     quant_method: str | None = named(
         "quantizer",
         None,
-        pending=["hqq", "eetq", "awq", "gptq", "aqlm"],
+        pending=["awq", "gptq", "aqlm"],
         description="Quantizer of the base model, e.g. bnb. None: bnb when bits are set.",
     )
     quantization_bit: Literal[0, 1, 2, 3, 4, 8] = Field(

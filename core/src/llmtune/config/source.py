@@ -16,7 +16,7 @@ from typing import Any
 
 from llmtune.plugins.catalogue import Catalogue, Entry
 
-_TRAINING = ("tuner", "trainer", "quantizer", "preprocessor")
+_TRAINING = ("tuner", "extension", "trainer", "quantizer", "preprocessor")
 _ANSWERING = ("engine", "quantizer", "preprocessor")
 OPTION_KINDS: dict[str, tuple[str, ...]] = {
     "sft": _TRAINING,
@@ -68,6 +68,8 @@ class Panel:
 class _Module:
     classes: Mapping[str, ast.ClassDef]
     aliases: Mapping[str, ast.expr]
+    imports: Mapping[str, str]
+    """Name -> the module that it comes from."""
 
 
 @cache
@@ -78,15 +80,18 @@ def _module(path: Path) -> _Module:
         for node in tree.body
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
     }
-    return _Module({node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}, aliases)
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    froms = (node for node in tree.body if isinstance(node, ast.ImportFrom))
+    return _Module(classes, aliases, {name.name: node.module or "" for node in froms for name in node.names})
 
 
 @cache
 def _fields(path: Path, class_name: str) -> dict[str, ast.AnnAssign]:
-    """Return the public fields of a class and of its bases in the same file; a class's own come last."""
+    """Return the public fields of a class and of its bases; a class's own come last."""
     node = _module(path).classes.get(class_name)
     if node is None:
-        return {}
+        origin = _file_of_module(_module(path).imports.get(class_name, ""), path)
+        return _fields(origin, class_name) if origin else {}
     fields: dict[str, ast.AnnAssign] = {}
     for base in node.bases:
         fields |= _fields(path, base.id) if isinstance(base, ast.Name) else {}
@@ -94,6 +99,15 @@ def _fields(path: Path, class_name: str) -> dict[str, ast.AnnAssign]:
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and not _is_class_var(item):
             fields[item.target.id] = item
     return {name: item for name, item in fields.items() if not name.startswith("_")}
+
+
+def _file_of_module(module: str, importer: Path) -> Path | None:
+    """Return the file of a module of llmtune or of the importer's own package, where base classes come from."""
+    top, *inside = module.split(".")
+    folders = (*Path(__file__).parents, *importer.parents)
+    root = next((folder for folder in folders if folder.name == top and inside), None)
+    path = root.joinpath(*inside).with_suffix(".py") if root else importer
+    return path if path.is_file() and path != importer else None
 
 
 def _is_class_var(item: ast.AnnAssign) -> bool:

@@ -13,7 +13,8 @@ class TunerSection(Section):
     sft_type: str = named(
         "tuner",
         "lora",
-        pending=["longlora", "adalora", "ia3", "llamapro", "adapter", "vera", "boft", "fourierft"],
         description="What is trained: lora, full ... (llmtune tuners).",
     )
-    tuner_backend: Literal["swift", "peft", "unsloth"] = pending("peft", description="Library behind the adapters.")
+    tuner_backend: Literal["swift", "peft", "unsloth"] = pending(
+        "peft", works=["swift"], description="Library behind the adapters. swift: peft, whose form SWIFT reads as well."
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,10 @@ from llmtune.template.thinking import thoughts_apart
 
 if TYPE_CHECKING:
     from llmtune.config.generation import GenerationSection
+
+
+OWN_ADAPTER = "default-lora"
+"""What SWIFT calls the adapter of --ckpt_dir among several."""
 
 
 class Answerer:
@@ -40,16 +44,16 @@ class Answerer:
         self._seed = seed
         self.max_length, self.truncation = max_length, truncation
 
-    def stream(self, row: Row) -> Iterator[Chunk]:
+    def stream(self, row: Row, adapter: str | None = None) -> Iterator[Chunk]:
         """Yield the answer to the last user turn of `row`, piece by piece."""
-        request = self._request("0", self.prompt(row))
+        request = self._request("0", self.prompt(row), adapter)
         if self.template.answer_begin:
             yield Chunk(id=request.id, text=self.template.answer_begin)
         yield from self.engine.generate([request])
 
-    def answers(self, prompts: Sequence[list[int]]) -> list[str]:
+    def answers(self, prompts: Sequence[list[int]], adapter: str | None = None) -> list[str]:
         """Return the answers to several prompts, generated as one batch."""
-        requests = [self._request(str(number), prompt) for number, prompt in enumerate(prompts)]
+        requests = [self._request(str(number), prompt, adapter) for number, prompt in enumerate(prompts)]
         texts = dict.fromkeys((request.id for request in requests), self.template.answer_begin)
         for chunk in self.engine.generate(requests):
             texts[chunk.id] += chunk.text
@@ -67,7 +71,7 @@ class Answerer:
             )
         return ids[-self.max_length :]
 
-    def _request(self, name: str, prompt: list[int]) -> GenerationRequest:
+    def _request(self, name: str, prompt: list[int], adapter: str | None) -> GenerationRequest:
         seed, self._seed = self._seed, None  # seeds the run, not every answer: a repeated question may vary
         return GenerationRequest(
             id=name,
@@ -76,16 +80,24 @@ class Answerer:
             stop_token_ids=self.template.stop_token_ids(),
             stop_words=self.stop_words,
             seed=seed,
+            adapter=adapter,
         )
 
 
 def answer_rows(
-    answerer: Answerer, rows: Sequence[Row], result: Path | None, *, batch_size: int, verbose: bool = True
+    answerer: Answerer,
+    rows: Sequence[Row],
+    result: Path | None,
+    *,
+    batch_size: int,
+    verbose: bool = True,
+    adapters: Sequence[str] = (),
 ) -> int:
     """Answer the last user turn of each row, batch by batch, and write one JSON line per row into `result`.
 
-    `verbose` prints each question and answer, otherwise there is a progress bar. Returns how many were
-    answered; a row that cannot be asked is left out, with a line that says why. None at all is a `DataError`.
+    With more `adapters` than the checkpoint's own each of them answers too, on a line with its name. `verbose`
+    prints each question and answer, otherwise there is a progress bar. Returns how many rows were answered; one that
+    cannot be asked is left out, with a line that says why. None at all is a `DataError`.
     """
     asked = list(_questions(answerer, rows))
     if not asked:
@@ -95,18 +107,28 @@ def answer_rows(
         bar = stack.enter_context(tqdm(total=len(asked), unit="row", disable=verbose))
         for start in range(0, len(asked), batch_size):
             batch = asked[start : start + batch_size]
-            responses = answerer.answers([prompt for _, prompt in batch])
-            for (row, _), response in zip(batch, responses, strict=True):
-                line = result_line(row, response)
+            names = (None, *adapters)
+            by_adapter = [answerer.answers([prompt for _, prompt in batch], name) for name in names]
+            for (row, _), *responses in zip(batch, *by_adapter, strict=True):
+                lines = [result_line(row, response) for response in responses]
+                for name, line in zip(names, lines, strict=True) if adapters else ():
+                    line["adapter"] = name or OWN_ADAPTER
                 if file:
-                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                    file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
                 if verbose:
-                    label = "" if line["label"] is None else f"[label] {line['label']}\n"
-                    print(f"[query] {line['query']}\n[response] {response}\n{label}", flush=True)
+                    print(_shown(lines), flush=True)
             bar.update(len(batch))
             if file:
                 file.flush()
     return len(asked)
+
+
+def _shown(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Return one question with the answer to it, or those of several adapters."""
+    titles = [f"response of {line['adapter']}" if "adapter" in line else "response" for line in lines]
+    answers = [f"[{title}] {line['response']}" for title, line in zip(titles, lines, strict=True)]
+    label = lines[0]["label"]
+    return "\n".join([f"[query] {lines[0]['query']}", *answers, "" if label is None else f"[label] {label}\n"])
 
 
 def _questions(answerer: Answerer, rows: Sequence[Row]) -> Iterator[tuple[Row, list[int]]]:

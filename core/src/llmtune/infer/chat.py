@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from llmtune.errors import LlmtuneError
-from llmtune.infer.answer import Answerer
+from llmtune.infer.answer import OWN_ADAPTER, Answerer
 from llmtune.specs import Message, Row
 
 HELP = """\
@@ -26,6 +26,8 @@ class ChatSession:
     """Prints a piece of an answer without ending the line."""
     system: str | None = None
     messages: list[Message] = field(default_factory=list)
+    adapter: str | None = None
+    """Which of several adapters answers; None is the checkpoint's own."""
 
     def reply(self, query: str) -> str:
         """Answer `query` in the conversation so far. Ctrl-C keeps what was said up to then."""
@@ -35,7 +37,7 @@ class ChatSession:
             row["system"] = self.system
         answer = ""
         try:
-            for chunk in self.answerer.stream(row):
+            for chunk in self.answerer.stream(row, self.adapter):
                 answer += chunk.text
                 self.show(chunk.text)
         except KeyboardInterrupt:
@@ -54,10 +56,12 @@ class ChatSession:
         self.clear()
 
 
-def chat(answerer: Answerer, *, stream: bool = True) -> None:
+def chat(answerer: Answerer, *, stream: bool = True, adapters: Sequence[str] = ()) -> None:
     """Read questions from the terminal (or a pipe) until `exit` or the end of input."""
     session = ChatSession(answerer, _print_piece if stream else _print_nothing)
-    print(f"{HELP}\nhelp            show this\n")
+    names = [OWN_ADAPTER, *adapters] if adapters else []
+    commands = f"{HELP}\n{'adapter NAME    let another adapter answer: ' + ', '.join(names)}" if names else HELP
+    print(f"{commands}\nhelp            show this\n")
     multi_line = False
     while (text := read_message(multi_line)) is not None:
         word, _, rest = text.partition(" ")
@@ -66,10 +70,15 @@ def chat(answerer: Answerer, *, stream: bool = True) -> None:
         if text in ("multi-line", "single-line"):
             multi_line = text == "multi-line"
         elif text == "help":
-            print(HELP)
+            print(commands)
         elif text == "clear":
             session.clear()
             print("the conversation is empty")
+        elif word == "adapter" and names and rest in names:
+            session.adapter = None if rest == OWN_ADAPTER else rest
+            print(f"adapter: {rest}")
+        elif word == "adapter" and names:
+            print(f"there is no adapter {rest!r}; known are {', '.join(names)}", file=sys.stderr)
         elif word == "system":
             session.set_system(rest or None)
             print(f"system prompt: {rest or 'the one of the template'}")

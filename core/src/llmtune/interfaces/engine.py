@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +21,8 @@ class GenerationRequest:
     stop_token_ids: list[int] = field(default_factory=list)
     stop_words: list[str] = field(default_factory=list)
     seed: int | None = None
+    adapter: str | None = None
+    """Name of the adapter that answers; None is the one of the checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +41,8 @@ class Engine(ABC):
     """Holds a loaded model and answers requests."""
 
     @abstractmethod
-    def start(self, model: Any, tokenizer: Any) -> None:
-        """Take over a loaded model (adapters applied)."""
+    def start(self, model: Any, tokenizer: Any, choose: Callable[[str | None], None] | None = None) -> None:
+        """Take over a loaded model (adapters applied); `choose` lets one of several adapters answer from then on."""
 
     @abstractmethod
     def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[Chunk]:

@@ -16,3 +16,7 @@ class Quantizer(ABC):
     def quantize(self, model: Any) -> Any:
         """Return the model quantized in place; the default leaves it as loaded."""
         return model
+
+    def dequantize(self, model: Any) -> Any:
+        """Return a plain model with the weights that the quantized ones stand for, to merge an adapter into."""
+        raise NotImplementedError

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -16,6 +17,7 @@ from llmtune.interfaces.layout import Layout
 from llmtune.model.layout import layout_of, native_config, read_config, weights_read_as
 from llmtune.model.placement import placement
 from llmtune.model.positions import scale_positions
+from llmtune.model.skeleton import skeleton
 from llmtune.specs import LoadedModel, LoadOptions
 
 
@@ -45,7 +47,9 @@ def load_pretrained(
         tokenizer = _tokenizer(folder, options)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    loaded = LoadedModel(model=None, tokenizer=tokenizer, layouts=tuple(layouts))
+    loaded = LoadedModel(
+        model=None, tokenizer=tokenizer, layouts=tuple(layouts), skeleton=partial(skeleton, folder, layouts)
+    )
     if options.weights:
         loaded.model = load_weights(folder, options, automodel_class=automodel_class, layout=published)
         _make_room(loaded.model, tokenizer)
@@ -60,6 +64,7 @@ def load_weights(
     config = native_config(layout, folder) if layout else _native_config(folder, options)
     if options.rope_scaling and options.max_length:
         scale_positions(config, options.rope_scaling, options.max_length)
+    _choose_trainable_kernel(config)
     keywords["config"] = config
     if getattr(config, "quantization_config", None) and keywords.pop("quantization_config", None):
         print("note: the checkpoint is quantized, its own settings are used", file=sys.stderr)
@@ -72,6 +77,23 @@ def load_weights(
         model = _weights(model_class, folder, keywords, layout)
     del model._weight_conversions  # else transformers would save the published names beside the native config
     return model
+
+
+_TRAINABLE_ON_CPU = {"gptq": "gptq_torch", "awq": "torch_awq"}
+
+
+def _choose_trainable_kernel(config: Any) -> None:
+    """Compute packed layers with a kernel that hands gradients on, when answering as well as in training.
+
+    gptqmodel's own choice for a GPU hands none on; that for a CPU stops doing so without a word once it has
+    computed an answer (`TorchAtenLinear` of 7.6.0), and rounds to bf16 then.
+    """
+    import torch
+
+    settings = getattr(config, "quantization_config", None) or {}
+    method = settings.get("quant_method")
+    if method in _TRAINABLE_ON_CPU:
+        settings["backend"] = "auto_trainable" if torch.cuda.is_available() else _TRAINABLE_ON_CPU[method]
 
 
 def _has_safetensors(folder: Path, options: LoadOptions) -> bool:

@@ -4,30 +4,63 @@ from __future__ import annotations
 
 from typing import Any
 
+from llmtune.config.build import is_asked_for
 from llmtune.config.commands import CommandConfig
 from llmtune.config.section import extra
-from llmtune.errors import UnknownName, UsageError
+from llmtune.errors import Problems, UnknownName, UsageError
 from llmtune.plugins.catalogue import Catalogue, Entry
 
 _FLAGS = {"tuner": "sft_type", "trainer": "train_backend", "engine": "infer_backend", "quantizer": "quant_method"}
 """Kind -> the flag that names one."""
 
 
-def behaviours(config: CommandConfig, catalogue: Catalogue) -> dict[str, str]:
+def find_behaviours(
+    config: CommandConfig, catalogue: Catalogue, problems: Problems
+) -> tuple[dict[str, Entry], list[Entry]]:
+    """Return kind -> the entry that the run uses, and its extensions; what is wrong is added to `problems`.
+
+    What the user named and the run does not use must exist all the same.
+    """
+    used = problems.collect(_behaviours, config, catalogue) or {}
+    found = {kind: problems.collect(_find, kind, name, config, catalogue) for kind, name in used.items()}
+    for kind, flag in _FLAGS.items():
+        name = config.get(flag) if config.given(flag) and kind not in used else None
+        if name is not None and name not in _pending(kind, config):
+            problems.collect(_find, kind, name, config, catalogue)
+    extending = problems.collect(_extensions, config, catalogue) or []
+    return {kind: entry for kind, entry in found.items() if entry is not None}, extending
+
+
+def _behaviours(config: CommandConfig, catalogue: Catalogue) -> dict[str, str]:
     """Return kind -> name; a kind that the run does not use is absent."""
     names: dict[str, str | None] = {kind: config.get(flag) for kind, flag in _FLAGS.items()}
     if "inference" in type(config).model_fields:
         names["engine"] = engine_name(config, catalogue)
         names["tuner"] = names["tuner"] if config.get("ckpt_dir") else None
+    if "training" in type(config).model_fields:
+        names["tuner"] = _tuner_name(config, catalogue)
     names["quantizer"] = (names["quantizer"] or "bnb") if config.get("quantization_bit") else None
     return {kind: name for kind, name in names.items() if name is not None}
 
 
-def unused_names(config: CommandConfig, catalogue: Catalogue) -> dict[str, str]:
-    """Return kind -> name for what the user named and the run does not use; it must exist all the same."""
-    used = behaviours(config, catalogue)
-    named = {kind: config.get(flag) for kind, flag in _FLAGS.items() if config.given(flag) and kind not in used}
-    return {kind: name for kind, name in named.items() if name is not None and name not in _pending(kind, config)}
+def _tuner_name(config: CommandConfig, catalogue: Catalogue) -> str:
+    """Return --sft_type, or the tuner that takes its place where a flag asks for that one (`--use_galore`)."""
+    named = str(config.get("sft_type"))
+    asked = [entry for entry in catalogue.entries("tuner") if is_asked_for(config, entry)]
+    for entry in asked:
+        if named not in (entry.facts["instead_of"], entry.name):
+            flag, instead_of = entry.facts["when"], entry.facts["instead_of"]
+            raise UsageError(f"--{flag} works with --sft_type {instead_of} only, found --sft_type {named}")
+    if len(asked) > 1:
+        raise UsageError(f"{' and '.join('--' + entry.facts['when'] for entry in asked)} exclude each other")
+    return asked[0].name if asked else named
+
+
+def _extensions(config: CommandConfig, catalogue: Catalogue) -> list[Entry]:
+    """Return the extensions that a flag asks for."""
+    if "training" not in type(config).model_fields:
+        return []
+    return [entry for entry in catalogue.entries("extension") if is_asked_for(config, entry)]
 
 
 def engine_name(config: Any, catalogue: Catalogue) -> str:
@@ -39,7 +72,7 @@ def engine_name(config: Any, catalogue: Catalogue) -> str:
     return "vllm" if whole and catalogue.get("engine", "vllm") else "pt"
 
 
-def find_behaviour(kind: str, name: str, config: CommandConfig, catalogue: Catalogue) -> Entry:
+def _find(kind: str, name: str, config: CommandConfig, catalogue: Catalogue) -> Entry:
     """Return the entry of a behaviour; names that SWIFT has and llmtune not yet are told apart from mistakes."""
     flag = _FLAGS[kind]
     if name in _pending(kind, config) and catalogue.get(kind, name) is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from llmtune.config.aliases import modernised
@@ -24,6 +25,9 @@ _FROM_CHECKPOINT = (
     *("sft_type", "template_type", "system", "tools_prompt", "quant_method", "quantization_bit", "rope_scaling"),
 )
 _OF_THE_BASE = ("model_type", "model_id_or_path", "model_revision", "hub")
+# A folder that SWIFT wrote says these in the same words: flag -> the kind that it names.
+_NAMED = {"model_type": "model", "template_type": "template", "sft_type": "tuner"}
+_OF_SWIFT = ("sft_args.json", "args.json")
 _DATASETS = (
     *("dataset", "val_dataset", "dataset_seed", "dataset_test_ratio", "check_dataset_strategy"),
     *("train_dataset_sample", "val_dataset_sample"),
@@ -45,6 +49,8 @@ def configure(
         (warn or _to_stderr)(f"warning: {note}")
     config = build_config(COMMANDS[command], given)
     catalogue = _with_local(catalogue, config)
+    if config.get("tuner_backend") == "swift":
+        (warn or _to_stderr)("note: adapters are written in peft's form, which SWIFT reads as well")
     if config.get("ckpt_dir") is not None:
         given, user = from_checkpoint(given, config, catalogue), frozenset(given)
         config = build_config(COMMANDS[command], given, user)
@@ -71,9 +77,11 @@ def from_checkpoint(given: Given, config: Any, catalogue: Catalogue) -> Given:
     """Return the flags that the checkpoint was trained with, the user's own on top."""
     section = config.inference
     folder = user_path(section.ckpt_dir)
-    checkpoint.check_complete(folder)
+    checkpoint.check_readable(folder)
     if not section.load_args_from_ckpt_dir:
         return given
+    if checkpoint.is_foreign(folder):
+        return Given({**_known_to(catalogue, folder), **given}, given.places)
     wanted = [*_FROM_CHECKPOINT, *(flag for entry in catalogue.entries("quantizer") for flag in option_names(entry))]
     if section.load_dataset_config:
         wanted += [*_DATASETS, *(flag for entry in catalogue.entries("preprocessor") for flag in option_names(entry))]
@@ -82,3 +90,11 @@ def from_checkpoint(given: Given, config: Any, catalogue: Catalogue) -> Given:
     stored = read_arguments(folder)
     wanted += ["max_length"] if stored.get("rope_scaling") else []  # the length that the positions are scaled to
     return Given({**{flag: stored[flag] for flag in wanted if flag in stored}, **given}, given.places)
+
+
+def _known_to(catalogue: Catalogue, folder: Path) -> dict[str, Any]:
+    """Return what the files of SWIFT in a foreign folder say, as far as it means the same here."""
+    name = next((name for name in _OF_SWIFT if (folder / name).is_file()), None)
+    stored = read_arguments(folder, name) if name else {}
+    known = {flag: stored[flag] for flag, kind in _NAMED.items() if catalogue.get(kind, str(stored.get(flag)))}
+    return known | ({"system": stored["system"]} if isinstance(stored.get("system"), str) else {})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from llmtune.errors import Problems, UsageError
 from llmtune.pipelines.merge import merge_lora
 from llmtune.pipelines.relayout import to_native, to_original
+from llmtune.pipelines.to_peft_format import to_peft_format
 
 if TYPE_CHECKING:
     from llmtune.config.commands import ExportConfig
@@ -22,7 +23,11 @@ def export(config: ExportConfig, catalogue: Catalogue) -> Path:
         return to_native(config, catalogue)
     if config.export.to_original:
         return to_original(config, catalogue)
+    if config.export.to_peft_format:
+        return to_peft_format(config, catalogue)
     if config.merging.merge_lora:
         return merge_lora(config, catalogue)
     Problems(config.problems).raise_any()
-    raise UsageError("there is nothing to export", fix="add --merge_lora, --to_native or --to_original true")
+    raise UsageError(
+        "there is nothing to export", fix="add --merge_lora, --to_peft_format, --to_native or --to_original true"
+    )

@@ -34,7 +34,7 @@ def infer(config: InferConfig, catalogue: Catalogue) -> Path | None:
         overwrite_generation_config(folder, generation_config(config.generation, template, loaded.tokenizer))
     engine: Engine = prepared.provide("llmtune_create_engine", "engine")
     with closing(engine):
-        engine.start(loaded.model, loaded.tokenizer)
+        engine.start(loaded.model, loaded.tokenizer, loaded.choose)
         answerer = Answerer(
             engine,
             template,
@@ -45,12 +45,12 @@ def infer(config: InferConfig, catalogue: Catalogue) -> Path | None:
             truncation=config.template.truncation_strategy,
         )
         if config.inference.eval_human:
-            chat(answerer, stream=config.inference.stream)
+            chat(answerer, stream=config.inference.stream, adapters=loaded.adapters)
             return None
         result = _result_file(config, folder) if config.inference.save_result else None
         verbose = config.inference.verbose if config.inference.verbose is not None else len(rows) < 100
         size = config.inference.infer_batch_size
-        count = answer_rows(answerer, rows, result, batch_size=size, verbose=verbose)
+        count = answer_rows(answerer, rows, result, batch_size=size, verbose=verbose, adapters=loaded.adapters)
     prepared.run.say(f"{count} answers" + (f": {result}" if result else ""))
     return result
 

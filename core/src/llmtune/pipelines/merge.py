@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmtune.errors import UsageError
 from llmtune.interfaces.tuner import Tuner
-from llmtune.pipelines.prepare import Prepared, prepare
-from llmtune.pipelines.trained import checkpoint_folder, is_whole, load_trained, trained_template
+from llmtune.pipelines.prepare import Prepared, find_model, load_model, make_quantizer, prepare
+from llmtune.pipelines.trained import checkpoint_folder, is_whole, trained_template
 from llmtune.specs import LoadedModel
 from llmtune.train import checkpoint
 from llmtune.train.checkpoint_files import ARGUMENTS, CheckpointFiles, read_arguments
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from llmtune.config.commands import InferConfig
     from llmtune.plugins.catalogue import Catalogue
 
-_WHOLE = {"sft_type": "full", "merge_lora": False}
+_WHOLE = {"sft_type": "full", "merge_lora": False, "quantization_bit": 0, "quant_method": None}
 """What the arguments of a merged model say."""
 
 
@@ -47,7 +48,8 @@ def merged(prepared: Prepared[Any]) -> LoadedModel:
     folder, final = _adapter_folder(config), merged_folder(config)
     loaded = load_merged(prepared)
     spec, template = trained_template(prepared, loaded.tokenizer)
-    trained_with = read_arguments(folder) if (folder / ARGUMENTS).is_file() else {}
+    own = (folder / ARGUMENTS).is_file() and not checkpoint.is_foreign(folder)
+    trained_with = read_arguments(folder) if own else {}
     arguments = {**trained_with, **config.model.model_dump(mode="json"), **_WHOLE}
     files = CheckpointFiles(arguments, spec, template, loaded.tokenizer, config.generation)
     with checkpoint.writing(final) as staged:
@@ -63,13 +65,30 @@ def load_merged(prepared: Prepared[Any]) -> LoadedModel:
     folder = _adapter_folder(config)
     if is_whole(prepared):
         raise UsageError(f"{folder} holds a whole model, there is no adapter to merge")
-    if config.quantization.quantization_bit:
-        raise UsageError(
-            f"the base model is loaded in {config.quantization.quantization_bit} bits, and merging would round the "
-            "adapter to them",
-            fix="add --quantization_bit 0 to merge into the base model as it was published",
-        )
-    loaded = load_trained(prepared)
+    loaded = load_model(prepared, find_model(prepared), weights=True)
+    loaded.model = _unquantized(prepared, loaded.model)
     tuner: Tuner = prepared.provide("llmtune_create_tuner", "tuner")
-    loaded.model = tuner.merge(loaded.model)
+    loaded.model = tuner.merge(tuner.load(loaded.model, folder))
     return loaded
+
+
+def _unquantized(prepared: Prepared[Any], model: Any) -> Any:
+    """Return a model whose weights can take an adapter; rounding those again to few bits would lose most of it."""
+    quantizer = make_quantizer(prepared)
+    if quantizer is not None:
+        bits = prepared.config.quantization.quantization_bit
+        print(
+            f"warning: the adapter was trained over a base in {bits} bits; it is merged into what these stand for, in "
+            f"{prepared.config.model.dtype}: larger, but it answers as trained. --quantization_bit 0 merges into the "
+            "base as it was published",
+            file=sys.stderr,
+        )
+        return quantizer.dequantize(model)
+    method = getattr(getattr(model.config, "quantization_config", None), "quant_method", None)
+    if method is not None:
+        raise UsageError(
+            f"the base model was published quantized ({getattr(method, 'value', method)}), and its packed weights "
+            "cannot take an adapter",
+            fix="answer with the checkpoint itself: llmtune infer --ckpt_dir; or train over the unquantized model",
+        )
+    return model

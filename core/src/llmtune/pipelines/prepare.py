@@ -25,7 +25,7 @@ from llmtune.model.fetch import Fetcher
 from llmtune.model.placement import read_device_map
 from llmtune.model.resolve import ModelChoice, choose_model, fetch_model
 from llmtune.paths import user_path
-from llmtune.pipelines.behaviours import behaviours, find_behaviour, unused_names
+from llmtune.pipelines.behaviours import find_behaviours
 from llmtune.pipelines.rules import Rule, rules
 from llmtune.plugins.catalogue import Catalogue, Entry
 from llmtune.plugins.manager import PluginManager
@@ -53,9 +53,10 @@ class Choices:
     loss_scales: LossScales | None = None
     behaviours: dict[str, Entry] = field(default_factory=dict)
     """kind -> the tuner, trainer, engine, quantizer of the run."""
+    extensions: list[Entry] = field(default_factory=list)
 
     def entries(self) -> list[Entry]:
-        chosen = [self.model.entry, self.template, *self.behaviours.values()]
+        chosen = [self.model.entry, self.template, *self.behaviours.values(), *self.extensions]
         chosen += [self.tools_prompt] if self.tools_prompt else []
         for selected in (*self.train, *self.validation, *self.general):
             chosen += [selected.entry, selected.preprocessor]
@@ -107,7 +108,14 @@ def prepare(command: str, config: Config, catalogue: Catalogue) -> Prepared[Conf
     rank, world_size = environment.world() if hasattr(config, "training") else (0, 1)
     config, plan = adjusted(manager, plan, config)
     config, plan = resolved(config, plan, choices, world_size)
-    run = RunContext(plan=plan, rank=rank, world_size=world_size, say=print if rank == 0 else _silent)
+    run = RunContext(
+        plan=plan,
+        rank=rank,
+        world_size=world_size,
+        say=print if rank == 0 else _silent,
+        options=config.all_options(),
+        seed=config.get("seed", 42),
+    )
     return Prepared(config=config, choices=choices, manager=manager, run=run)
 
 
@@ -139,14 +147,8 @@ def choose(config: Any, catalogue: Catalogue) -> Choices:
     )
     problems.collect(check_mapping, config.data.columns or {})
     problems.collect(_device_map, config)
-    chosen = {
-        kind: problems.collect(find_behaviour, kind, name, config, catalogue)
-        for kind, name in behaviours(config, catalogue).items()
-    }
-    for kind, name in unused_names(config, catalogue).items():
-        problems.collect(find_behaviour, kind, name, config, catalogue)
-    used = {kind: entry for kind, entry in chosen.items() if entry is not None}
-    entries = [template, *chosen.values(), *(one.preprocessor for one in (*train, *validation, *general))]
+    used, extending = find_behaviours(config, catalogue, problems)
+    entries = [template, *used.values(), *extending, *(one.preprocessor for one in (*train, *validation, *general))]
     for entry in (*([model.entry] if model else []), *(entry for entry in entries if entry is not None)):
         check_requirements(entry)
         problems.collect(add_options, config, entry)
@@ -163,6 +165,7 @@ def choose(config: Any, catalogue: Catalogue) -> Choices:
         tools_prompt=tools_prompt,
         loss_scales=loss_scales,
         behaviours=used,
+        extensions=extending,
     )
 
 
@@ -275,9 +278,7 @@ def find_model(prepared: Prepared[Any], *, weights: bool = True) -> ModelSpec:
 def load_model(prepared: Prepared[Any], spec: ModelSpec, *, weights: bool) -> LoadedModel:
     """Ask the owner of the model, with what the quantizer of the run adds."""
     section = prepared.config.model
-    quantizer: Quantizer | None = None
-    if weights and "quantizer" in prepared.choices.behaviours:
-        quantizer = prepared.provide("llmtune_create_quantizer", "quantizer")
+    quantizer = make_quantizer(prepared) if weights else None
     options = LoadOptions(
         dtype=section.dtype,
         weights=weights,
@@ -301,6 +302,14 @@ def load_model(prepared: Prepared[Any], spec: ModelSpec, *, weights: bool) -> Lo
     return loaded
 
 
+def make_quantizer(prepared: Prepared[Any]) -> Quantizer | None:
+    """Build the quantizer of the run, if it has one."""
+    if "quantizer" not in prepared.choices.behaviours:
+        return None
+    quantizer: Quantizer = prepared.provide("llmtune_create_quantizer", "quantizer")
+    return quantizer
+
+
 def _device_map(config: Any) -> dict[str, int | str] | None:
     path = config.model.device_map_config_path
     return None if path is None else read_device_map(user_path(path))
@@ -321,6 +330,11 @@ def make_template(
     )
     template.loss_scales = prepared.choices.loss_scales
     return spec, template
+
+
+def with_steps(prepared: Prepared[Any], steps: int) -> None:
+    """Tell everything that comes after how many optimizer steps the run has."""
+    prepared.run = dataclasses.replace(prepared.run, steps=steps)
 
 
 def with_folder(prepared: Prepared[Any], folder: Path) -> RunContext:

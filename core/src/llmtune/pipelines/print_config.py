@@ -11,23 +11,24 @@ from llmtune.config.build import add_options
 from llmtune.config.commands import CommandConfig
 from llmtune.config.section import Section, extra
 from llmtune.config.source import OPTION_KINDS, plugin_flags
-from llmtune.pipelines.behaviours import behaviours, find_behaviour, unused_names
+from llmtune.errors import Problems
+from llmtune.pipelines.behaviours import find_behaviours
 from llmtune.plugins.catalogue import Catalogue
 
 
 def run_file(command: str, config: CommandConfig, catalogue: Catalogue) -> str:
     """Return YAML that `llmtune COMMAND FILE` reads back to the same configuration; secrets are left out."""
-    used_kinds = {kind: name for kind, name in behaviours(config, catalogue).items() if kind in OPTION_KINDS[command]}
-    chosen = [find_behaviour(kind, name, config, catalogue) for kind, name in used_kinds.items()]
+    problems = Problems()
+    used, extending = find_behaviours(config, catalogue, problems)
+    problems.raise_any()
+    chosen = [entry for entry in (*used.values(), *extending) if entry.kind in OPTION_KINDS[command]]
     others = [entry for flag, entry in plugin_flags(command, catalogue) if flag in config.values]
-    for kind, name in unused_names(config, catalogue).items():
-        find_behaviour(kind, name, config, catalogue)
     for entry in (*chosen, *others):
         add_options(config, entry)
-    used = [(entry.kind, entry.name) for entry in chosen]
+    keys = [(entry.kind, entry.name) for entry in chosen]
     parts = [(part, list(type(part).model_fields)) for name, part in config.sections() if name != "invocation"]
     for key, options in config._options.items():
-        parts.append((options, [flag for flag in type(options).model_fields if key in used or flag in config.values]))
+        parts.append((options, [flag for flag in type(options).model_fields if key in keys or flag in config.values]))
     lines = [f"# llmtune {command} THIS_FILE"]
     written: set[str] = set()  # tuners may share flags
     for part, flags in parts:

@@ -55,9 +55,7 @@ def _training(config: CommandConfig, model: Entry, tuner: Entry, world_size: int
     yield Rule("lazy_tokenize", multimodal, "a multimodal model" if multimodal else "a text model")
     if world_size > 1:
         yield Rule("ddp_backend", *_ddp_backend())
-    yield Rule("neftune_backend", "transformers", "the default of SWIFT")
     yield Rule("hub_model_id", f"{model.name}-{tuner.name}", "<model_type>-<sft_type>")
-    yield Rule("llamapro_num_groups", config.get("llamapro_num_new_blocks"), "--llamapro_num_new_blocks")
     if "rlhf" in type(config).model_fields:
         yield from _rlhf(config, model)
 

@@ -17,12 +17,21 @@ from llmtune.errors import CheckpointError, Interrupted
 from llmtune.interfaces.template import Template
 from llmtune.interfaces.trainer import RunResult, Trainer, TrainingJob
 from llmtune.interfaces.tuner import Tuner, trainable_parameters
+from llmtune.model.memory import training_bytes
 from llmtune.paths import user_path
 from llmtune.pipelines.data import load_rows, make_encoder, new_report
-from llmtune.pipelines.prepare import Prepared, find_model, load_model, make_template, prepare, with_folder
+from llmtune.pipelines.prepare import (
+    Prepared,
+    find_model,
+    load_model,
+    make_template,
+    prepare,
+    with_folder,
+    with_steps,
+)
 from llmtune.pipelines.training_data import TrainingData, training_data
 from llmtune.plugins.catalogue import Catalogue
-from llmtune.specs import ModelSpec, TemplateSpec
+from llmtune.specs import LoadedModel, LoadOptions, ModelSpec, TemplateSpec
 from llmtune.table import text_table
 from llmtune.train import checkpoint, ranks
 from llmtune.train.checkpoint_files import CheckpointFiles
@@ -39,12 +48,13 @@ def sft(config: SftConfig, catalogue: Catalogue) -> RunResult | None:
     resumed = check(prepared)
     with ranks.first_alone():  # before they are connected: no timeout of a process group bounds it
         inputs = read_inputs(prepared)
+    tuner = make_tuner(prepared, inputs)
     with ranks.joined(prepared.config.distributed.ddp_backend):
         if prepared.config.rehearsal.dry_run:
-            show_dry_run(prepared, inputs)
+            show_dry_run(prepared, inputs, tuner)
             return None
         with run_folder(prepared, inputs, resumed) as folder:
-            model, tuner = load_trainable(prepared, inputs, resumed)
+            model = load_trainable(prepared, inputs, tuner, resumed)
             trainer: Trainer = prepared.provide("llmtune_create_trainer", "trainer")
             ended = trainer.fit(training_job(prepared, inputs, model, tuner, folder, resumed))
             result = ranks.share(lambda: ended)  # only rank 0 looks for the best checkpoint
@@ -55,12 +65,14 @@ def sft(config: SftConfig, catalogue: Catalogue) -> RunResult | None:
     return result
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Inputs:
     """What a run reads before it starts."""
 
     spec: ModelSpec
     tokenizer: Any
+    skeleton: Any
+    """The model's layers on the device "meta", None where they are not known without its weights."""
     template_spec: TemplateSpec
     template: Template
     data: TrainingData
@@ -83,18 +95,42 @@ def read_inputs(prepared: Prepared[SftConfig]) -> Inputs:
     if not config.preprocessing.streaming:
         rows = load_rows(prepared, report, test_ratio=config.data.dataset_test_ratio)
     spec = find_model(prepared, weights=not config.rehearsal.dry_run)
-    tokenizer = load_model(prepared, spec, weights=False).tokenizer
-    template_spec, template = make_template(prepared, tokenizer)
+    loaded = load_model(prepared, spec, weights=False)
+    template_spec, template = make_template(prepared, loaded.tokenizer)
     data = training_data(prepared, rows, make_encoder(prepared, template), report)
-    return Inputs(spec=spec, tokenizer=tokenizer, template_spec=template_spec, template=template, data=data)
+    with_steps(prepared, data.steps)
+    return Inputs(
+        spec=spec,
+        tokenizer=loaded.tokenizer,
+        skeleton=without_weights(loaded, config.model.dtype),
+        template_spec=template_spec,
+        template=template,
+        data=data,
+    )
 
 
-def load_trainable(prepared: Prepared[SftConfig], inputs: Inputs, resumed: Path | None) -> tuple[Any, Tuner]:
-    """Load the weights, and return the model with its trainable parameters and the tuner that made them."""
+def make_tuner(prepared: Prepared[SftConfig], inputs: Inputs) -> Tuner:
+    """Build the tuner, and let it prepare the model without weights: what it cannot do is refused before they load."""
+    tuner: Tuner = prepared.provide("llmtune_create_tuner", "tuner")
+    if inputs.skeleton is not None:
+        inputs.skeleton = tuner.prepare(inputs.skeleton)
+    return tuner
+
+
+def without_weights(loaded: LoadedModel, dtype: str) -> Any:
+    """Return the model's layers on the device "meta"."""
+    return None if loaded.skeleton is None else loaded.skeleton(LoadOptions(dtype=dtype).torch_dtype)
+
+
+def load_trainable(prepared: Prepared[SftConfig], inputs: Inputs, tuner: Tuner, resumed: Path | None) -> Any:
+    """Load the weights, and return the model with its trainable parameters."""
     with ranks.first_alone():
         loaded = load_model(prepared, inputs.spec, weights=True)
-    tuner: Tuner = prepared.provide("llmtune_create_tuner", "tuner")
-    return trainable(prepared, tuner, loaded.model, resumed), tuner
+    model = trainable(prepared, tuner, loaded.model, resumed)
+    count, total = trainable_parameters(inputs.skeleton or model)  # packed weights count as what they stand for
+    name = prepared.choices.behaviours["tuner"].name
+    prepared.run.say(f"training {count:,} of {total:,} parameters ({count / total:.2%}) with {name}")
+    return model
 
 
 def training_job(
@@ -178,8 +214,8 @@ def _open_folder(config: SftConfig, spec: ModelSpec, resumed: Path | None) -> Pa
     return create_run_folder(user_path(config.saving.output_dir), spec.name, suffix=config.saving.add_output_dir_suffix)
 
 
-def show_dry_run(prepared: Prepared[SftConfig], inputs: Inputs) -> None:
-    """Say what the run would do: its names, every value that a rule chose, and the number of steps."""
+def show_dry_run(prepared: Prepared[SftConfig], inputs: Inputs, tuner: Tuner) -> None:
+    """Say what the run would do: its names, every value that a rule chose, its size and the number of steps."""
     say, config, data = prepared.run.say, prepared.config, inputs.data
     for kind, name in prepared.plan.choices.items():
         say(f"{kind}: {name}")
@@ -189,6 +225,11 @@ def show_dry_run(prepared: Prepared[SftConfig], inputs: Inputs) -> None:
     world = prepared.run.world_size
     rows = config.training.batch_size * (config.training.gradient_accumulation_steps or 1) * world
     say(f"{data.steps} steps of {rows} {data.unit} ({data.described()}, {world} processes)")
+    if inputs.skeleton is not None:
+        count, total = trainable_parameters(inputs.skeleton)
+        needed = training_bytes(inputs.skeleton, tuner, bits=config.quantization.quantization_bit)
+        say(f"{count:,} of {total:,} parameters are trained ({count / total:.2%})")
+        say(f"{needed / 1e9:.2f} GB for weights, gradients and optimizer; activations come on top")
     say("dry run: nothing was trained or written")
 
 
@@ -229,9 +270,6 @@ def trainable(prepared: Prepared[SftConfig], tuner: Tuner, model: Any, resumed: 
     model = tuner.load(model, resumed, trainable=True) if resumed else tuner.prepare(model)
     if prepared.config.training.gradient_checkpointing:
         model.enable_input_require_grads()
-    count, total = trainable_parameters(model)
-    name = prepared.choices.behaviours["tuner"].name
-    prepared.run.say(f"training {count:,} of {total:,} parameters ({count / total:.2%}) with {name}")
     return model
 
 

@@ -50,7 +50,8 @@ KINDS: dict[str, frozenset[str]] = {
     "dataset": frozenset(
         {"file", "preprocessor", "arguments", "columns", "subsets", "val_subsets", "rows", "huge", "revision"}
     ),
-    "tuner": frozenset({"learning_rate", "quantized_base", "saves"}),
+    "tuner": frozenset({"learning_rate", "quantized_base", "saves", "instead_of", "when"}),
+    "extension": frozenset({"when"}),
     "trainer": frozenset(),
     "engine": frozenset(),
     "hub": frozenset({"key"}),
@@ -67,9 +68,13 @@ KINDS: dict[str, frozenset[str]] = {
 
 _NEEDED = {
     "command": ({"run", "help"}, "both run and help"),
+    "extension": ({"when", "options"}, "options, and under when the flag of them that asks for it"),
     "template": ({"prompt"}, "a prompt"),
     "tools_prompt": ({"describe", "call", "results"}, "describe, call and results"),
 }
+
+_REPLACING = {"when", "instead_of", "options"}
+"""Facts of a tuner that takes the place of another where one of its flags asks for it."""
 
 # Rows of these kinds carry one repository id per hub, under the key that the hub's own manifest
 # declares (`ms`, `hf`, `pypi`, a company's own), so any further text value is read as a hub id.
@@ -174,6 +179,8 @@ def check_facts(kind: str, name: str, facts: Facts) -> None:
         _check_dataset(name, facts)
     if kind == "template":
         _check_template(name, facts)
+    if kind == "tuner" and not {"when", "instead_of"}.isdisjoint(facts) and not facts.keys() >= _REPLACING:
+        raise ManifestError(f"[tuner.{name}] needs when, instead_of and options together, or none of the first two")
     needed, said = _NEEDED.get(kind, (set(), ""))
     if not needed <= facts.keys():
         raise ManifestError(f"[{kind}.{name}] needs {said}")

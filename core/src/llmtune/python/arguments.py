@@ -15,7 +15,7 @@ from llmtune.config.flags import Given, Words, split_flags
 from llmtune.config.section import extra
 from llmtune.config.source import plugin_flags
 from llmtune.errors import Problems, UsageError, did_you_mean
-from llmtune.pipelines.behaviours import behaviours, find_behaviour, unused_names
+from llmtune.pipelines.behaviours import find_behaviours
 from llmtune.pipelines.configure import configure
 from llmtune.plugins.catalogue import Catalogue
 from llmtune.plugins.local import add_local_plugins
@@ -185,12 +185,9 @@ def _as_given(value: Any) -> Any:
 def _check(config: CommandConfig, catalogue: Catalogue) -> None:
     """Raise what is wrong, options of the tuner, trainer, engine and quantizer included."""
     problems = Problems(config.problems)
-    for kind, name in behaviours(config, catalogue).items():
-        entry = problems.collect(find_behaviour, kind, name, config, catalogue)
-        if entry is not None:
-            problems.collect(add_options, config, entry)
-    for kind, name in unused_names(config, catalogue).items():
-        problems.collect(find_behaviour, kind, name, config, catalogue)
+    used, extending = find_behaviours(config, catalogue, problems)
+    for entry in (*used.values(), *extending):
+        problems.collect(add_options, config, entry)
     problems.raise_any()
 
 

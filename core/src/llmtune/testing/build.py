@@ -21,9 +21,9 @@ from llmtune.specs import DatasetSpec, Row, RunContext, RunPlan, TemplateSpec, T
 from llmtune.template.tools_prompt import find_tools_prompt
 
 
-def run_context(command: str = "sft", **plan: Any) -> RunContext:
+def run_context(command: str = "sft", *, steps: int | None = None, **plan: Any) -> RunContext:
     """Return a run without a folder; keywords are fields of `RunPlan`, such as `quantization_bit=4`."""
-    return RunContext(plan=RunPlan(command=command, **plan))
+    return RunContext(plan=RunPlan(command=command, **plan), steps=steps)
 
 
 def create(

@@ -25,8 +25,11 @@ def tiny_tokenizer() -> Any:
     )
 
 
-def tiny_model(folder: Path, *, seed: int = 0, hidden_size: int = 32) -> Path:
-    """Write a Llama of 2 layers, float32 (35 thousand parameters at width 32) with its tokenizer into `folder`."""
+def tiny_model(folder: Path, *, seed: int = 0, hidden_size: int = 32, initializer_range: float = 0.02) -> Path:
+    """Write a Llama of 2 layers, float32 (35 thousand parameters at width 32) with its tokenizer into `folder`.
+
+    With a wide `initializer_range` its frozen head can tell tokens apart, so that adapters have something to learn.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -40,6 +43,7 @@ def tiny_model(folder: Path, *, seed: int = 0, hidden_size: int = 32) -> Path:
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=512,
+        initializer_range=initializer_range,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

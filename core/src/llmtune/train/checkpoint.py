@@ -12,15 +12,19 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from llmtune.errors import CheckpointError, OutputError
 from llmtune.train import ranks
+from llmtune.train.checkpoint_files import TEMPLATE
 
 MARK = "complete.json"
 _STAGING = ".unfinished-"
+_ADAPTER = "adapter_config.json"
+"""What peft and SWIFT write beside the weights of an adapter."""
 _REWRITTEN = ("generation_config.json",)
 """Files that commands may change in a complete checkpoint (`infer --overwrite_generation_config`)."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -152,6 +156,30 @@ def check_complete(folder: Path) -> None:
     if inside:
         raise CheckpointError(f"{folder} is a run folder, not a checkpoint", fix=f"use {inside[-1]}")
     raise CheckpointError(f"checkpoint {folder} is incomplete: {reason}", fix=_others(folder.parent))
+
+
+def check_readable(folder: Path) -> None:
+    """Like `check_complete`, but say a line and go on where another program wrote an adapter."""
+    if is_foreign(folder):
+        note = f"note: llmtune did not write {folder}, and cannot tell whether its files are complete"
+        print(note, file=sys.stderr)
+    else:
+        check_complete(folder)
+
+
+def is_foreign(folder: Path) -> bool:
+    """Whether another program wrote the adapter in `folder`: peft, or SWIFT in its own form.
+
+    A checkpoint of llmtune's that has lost its completion mark has its template still, and is none.
+    """
+    if folder.name.startswith(_STAGING) or (folder / MARK).exists() or (folder / TEMPLATE).exists():
+        return False
+    return (folder / _ADAPTER).is_file() or any(map(_is_in_swift_form, folder.glob(f"*/{_ADAPTER}")))
+
+
+def _is_in_swift_form(path: Path) -> bool:
+    """SWIFT's own form has a folder for each adapter; so has a run, but of checkpoints in peft's form."""
+    return '"swift_type"' in path.read_text(encoding="utf-8", errors="replace")
 
 
 def _others(run_folder: Path) -> str:

@@ -56,13 +56,13 @@ def _json(content: Any) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False)
 
 
-def read_arguments(folder: Path) -> dict[str, Any]:
+def read_arguments(folder: Path, name: str = ARGUMENTS) -> dict[str, Any]:
     """Return the flags that the checkpoint was trained with."""
     try:
-        arguments: dict[str, Any] = json.loads((folder / ARGUMENTS).read_text(encoding="utf-8"))
+        arguments: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{folder / ARGUMENTS} cannot be read: {error}",
+            f"{folder / name} cannot be read: {error}",
             fix="add --load_args_from_ckpt_dir false and give --model_type and --sft_type yourself",
         ) from error
     return arguments

@@ -35,6 +35,9 @@ class BnbQuantizer(Quantizer):
             )
         }
 
+    def dequantize(self, model: Any) -> Any:
+        return model.dequantize()
+
 
 def count_quantized(model: Any) -> tuple[int, int]:
     """Return (quantized linear layers, all linear layers)."""

@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 from transformers import TrainerCallback
 
-from llmtune.api import Callback, StopRequest
+from llmtune.api import Callback, StopRequest, Tuner
 
 
 class StopWhenAsked(TrainerCallback):
@@ -22,6 +22,19 @@ class StopWhenAsked(TrainerCallback):
         if self.request.agreed():
             control.should_save = True
             control.should_training_stop = True
+
+
+class TunerSteps(TrainerCallback):
+    """Tells the tuner about each step: some change what is trained as they go."""
+
+    def __init__(self, tuner: Tuner) -> None:
+        self.tuner = tuner
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.tuner.before_step(kwargs["model"], kwargs["optimizer"], state.global_step)
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.tuner.after_step(kwargs["model"], state.global_step)
 
 
 class Progress(TrainerCallback):

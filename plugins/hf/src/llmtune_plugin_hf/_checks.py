@@ -39,7 +39,7 @@ def check_optimizer(name: str) -> Iterator[str]:
     if name not in names:
         yield _unknown("optim", name, names)
     elif name.startswith("galore"):  # with its package, too, transformers would miss the layers to project
-        yield f"--optim {name}: GaLore is chosen with --use_galore, which is not available yet; use another optimizer"
+        yield f"--optim {name}: GaLore is chosen with --sft_type full --use_galore true, not with --optim"
     elif name.startswith("apollo"):
         yield f"--optim {name}: APOLLO needs to be told its layers, which is not available yet; use another optimizer"
     elif name not in _OF_TORCH and (reason := _optimizer_problem(name)):

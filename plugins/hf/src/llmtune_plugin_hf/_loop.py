@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
@@ -14,6 +15,9 @@ from transformers.trainer_callback import ExportableState, TrainerState
 from llmtune.api import Encoded, Stream, TrainingJob, checkpoint
 from llmtune_plugin_hf._batches import RankBatches, Rows, StreamBatches, leave_ctrl_c_to_the_loop, shuffled
 from llmtune_plugin_hf._loss import summed_loss
+from llmtune_plugin_hf._rates import learn_at_their_own_rates
+
+_TUNER_STATE = "tuner_state.safetensors"
 
 
 class Loop(Trainer):
@@ -32,8 +36,9 @@ class Loop(Trainer):
         )
         self.job = job
         self.model_accepts_loss_kwargs = True  # makes the Trainer count the targets of a step
-        self._base = self.accelerator.unwrap_model(self.model)
-        self._base = self._base.get_base_model() if hasattr(self._base, "get_base_model") else self._base
+        self._unwrapped = self.accelerator.unwrap_model(self.model)
+        has_base = hasattr(self._unwrapped, "get_base_model")
+        self._base = self._unwrapped.get_base_model() if has_base else self._unwrapped
 
     # --- rows -------------------------------------------------------------------------------------
 
@@ -91,6 +96,21 @@ class Loop(Trainer):
             pin_memory=self.args.dataloader_pin_memory,
         )
 
+    # --- the tuner's part ----------------------------------------------------------------------------
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        tuner, parameters = self.job.tuner, dict(self._unwrapped.named_parameters())
+        self.optimizer: Any = self.optimizer or tuner.optimizer(self._unwrapped, self.job.optimizer)
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        factors = tuner.learning_rates(self._unwrapped)
+        learn_at_their_own_rates(optimizer, {id(parameters[name]): factor for name, factor in factors.items()})
+        return optimizer
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and (path := Path(checkpoint) / _TUNER_STATE).is_file():
+            self.job.tuner.load_training_state(self._unwrapped, load_file(path))
+
     # --- loss and evaluation ----------------------------------------------------------------------
 
     def compute_loss(
@@ -102,7 +122,9 @@ class Loop(Trainer):
         total, count = summed_loss(model, self._base, inputs)
         loss = total / (count if num_items_in_batch is None else num_items_in_batch)
         # Ranks' gradients are averaged: undo it, the sum over ranks is what the count belongs to.
-        return loss * (self.accelerator.num_processes if num_items_in_batch is not None else 1)
+        loss = loss * (self.accelerator.num_processes if num_items_in_batch is not None else 1)
+        penalty = self.job.tuner.penalty(self._unwrapped)
+        return loss if penalty is None else loss + penalty / self.current_gradient_accumulation_steps
 
     @torch.no_grad()
     def evaluate(
@@ -140,13 +162,15 @@ class Loop(Trainer):
         self.store_flos()
         with checkpoint.writing_together(final) as staged:
             if self.args.should_save:
-                self.job.tuner.save(self.accelerator.unwrap_model(self.model), staged)
+                self.job.tuner.save(self._unwrapped, staged)
                 self.job.write_extras(staged)
                 self._save_state(staged)
             if not self.args.save_only_model:
                 self._save_optimizer_and_scheduler(str(staged))
                 self._save_scaler(str(staged))
                 self._save_rng_state(str(staged))  # every rank has its own
+                if self.args.should_save and (state := self.job.tuner.training_state(self._unwrapped)):
+                    save_file({name: tensor.contiguous() for name, tensor in state.items()}, staged / _TUNER_STATE)
         if self.args.should_save:
             checkpoint.prune(self.job.folder, self.job.saving.save_total_limit, self.best_checkpoint())
             self.job.checkpoint_saved(final)

@@ -11,7 +11,7 @@ from transformers.integrations import TensorBoardCallback, get_available_reporti
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from llmtune.api import RunResult, Stream, Trainer, TrainingJob, checkpoint, stop_requests, world
-from llmtune_plugin_hf._callbacks import Forward, Progress, StopWhenAsked
+from llmtune_plugin_hf._callbacks import Forward, Progress, StopWhenAsked, TunerSteps
 from llmtune_plugin_hf._collate import Collate
 from llmtune_plugin_hf._isolation import check_isolation
 from llmtune_plugin_hf._loop import Loop
@@ -49,6 +49,7 @@ def make_loop(job: TrainingJob) -> Loop:
     loop = Loop(job, args=args, data_collator=Collate(job.tokenizer.pad_token_id))
     for default in (PrinterCallback, ProgressCallback):
         loop.remove_callback(default)
+    loop.add_callback(TunerSteps(job.tuner))
     loop.add_callback(Progress(show=not job.tracking.disable_tqdm))
     loop.add_callback(Forward(job.callbacks))
     if loop.args.should_save and (board := tensorboard(job)):

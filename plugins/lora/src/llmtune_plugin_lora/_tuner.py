@@ -2,79 +2,82 @@
 
 from __future__ import annotations
 
-import json
-import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig, PeftModel, get_peft_model
+import torch
+from peft import LoraConfig
 
-from llmtune.api import CheckpointError, RunContext, Tuner
-from llmtune_plugin_lora._precision import set_precision
-from llmtune_plugin_lora._targets import cannot_adapt, modules_to_save, target_modules
+from llmtune.api import CheckpointError, PeftTuner, UsageError
+from llmtune_plugin_lora._swift_format import in_peft_form, peft_settings, swift_adapter, write_peft_form
 from llmtune_plugin_lora.options import LoraOptions
 
-
-def _refuse_random_start(folder: Path) -> None:
-    """peft draws the base that a pissa_niter adapter belongs to anew when it is loaded: other weights than trained."""
-    settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    if str(settings.get("init_lora_weights")).startswith("pissa_niter"):
-        raise CheckpointError(
-            f"{folder} was started with init_lora_weights {settings['init_lora_weights']}, which cannot be repeated",
-            fix="convert it to a plain LoRA where it was trained (peft: path_initial_model_for_weight_conversion)",
-        )
+_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
-class LoraTuner(Tuner):
+class LoraTuner(PeftTuner):
     """Adds W x + (alpha / rank) B A x to the target layers; A (rank, in) random, B (out, rank) zero."""
 
-    def __init__(self, options: LoraOptions, run: RunContext) -> None:
-        self.options, self.run = options, run
+    method = "LoRA"
+    options: LoraOptions
 
-    def prepare(self, model: Any) -> Any:
-        config = self._config(model)
-        try:
-            adapted = get_peft_model(model, config)
-        except ValueError as error:  # peft's NoMatchingPeftModuleError is one
-            raise cannot_adapt(self.options.target_regex, self.options.target_modules, model, error) from error
-        return set_precision(adapted, self.options.lora_dtype)
-
-    def _config(self, model: Any) -> LoraConfig:
+    def config(self, model: Any, **layers: Any) -> LoraConfig:
         options = self.options
-        init = {"true": True, "false": False}.get(options.init_lora_weights, options.init_lora_weights)
-        plan = self.run.plan
-        asked = plan.native_modules(options.target_modules)
         return LoraConfig(
             task_type="CAUSAL_LM",
             r=options.lora_rank,
             lora_alpha=options.lora_alpha,
             lora_dropout=options.lora_dropout,
-            target_modules=options.target_regex or target_modules(asked, plan.target_modules, model),
-            modules_to_save=modules_to_save(options.modules_to_save, model) or None,
-            init_lora_weights=init,
+            init_lora_weights={"true": True, "false": False}.get(options.init_lora_weights, options.init_lora_weights),
             bias=options.lora_bias_trainable,
             use_rslora=options.use_rslora,
             use_dora=options.use_dora,
+            **layers,
         )
 
-    def save(self, model: Any, folder: Path) -> None:
-        model.save_pretrained(folder, safe_serialization=True)
-        (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
+    def with_precision(self, model: Any) -> Any:
+        """AUTO leaves the adapters as peft makes them: fp32 over a half-precision base."""
+        if self.options.lora_dtype != "AUTO":
+            for name, parameter in model.named_parameters():
+                if "lora_" in name:
+                    parameter.data = parameter.data.to(_DTYPES[self.options.lora_dtype])
+        return super().with_precision(model)
 
     def load(self, model: Any, folder: Path, *, trainable: bool = False) -> Any:
-        if not (folder / "adapter_config.json").is_file():
-            raise CheckpointError(
-                f"{folder} holds no LoRA adapter (adapter_config.json is missing)", fix="check --sft_type"
-            )
-        _refuse_random_start(folder)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", message="Found missing adapter keys")
-            try:
-                adapted = PeftModel.from_pretrained(model, folder, is_trainable=trainable)
-            except UserWarning as warning:
-                problem = f"the adapter in {folder} does not fit this base model: {str(warning).partition('.')[0]}"
-                raise CheckpointError(problem, fix="choose the base model that it was trained on") from warning
-        return set_precision(adapted, self.options.lora_dtype)
+        with in_peft_form(folder) as adapter:
+            return super().load(model, adapter, trainable=trainable)
 
-    def merge(self, model: Any) -> Any:
-        return model.merge_and_unload()
+    def add(self, model: Any, folder: Path, name: str) -> Any:
+        with in_peft_form(folder) as adapter:
+            return super().add(model, adapter, name)
+
+    def check_folder(self, folder: Path) -> None:
+        adapter = swift_adapter(folder)
+        if adapter is None:
+            super().check_folder(folder)
+        else:
+            self.check_settings(peft_settings(adapter), adapter)
+
+    def to_peft(self, folder: Path, target: Path) -> None:
+        self.check_folder(folder)
+        adapter = swift_adapter(folder)
+        if adapter is None:
+            raise UsageError(f"the adapter in {folder} is in peft's form already", fix="use it as it is")
+        write_peft_form(adapter, target)
+
+    def check_settings(self, settings: dict[str, Any], folder: Path) -> None:
+        """peft draws the base that a pissa_niter adapter belongs to anew: other weights than trained."""
+        super().check_settings(settings, folder)
+        if str(settings.get("init_lora_weights")).startswith("pissa_niter"):
+            raise CheckpointError(
+                f"{folder} was started with init_lora_weights {settings['init_lora_weights']}, which cannot be "
+                "repeated",
+                fix="convert it to a plain LoRA where it was trained (peft: path_initial_model_for_weight_conversion)",
+            )
+
+    def learning_rates(self, model: Any) -> Mapping[str, float]:
+        """LoRA+: B, which starts at zero, learns faster than A (Hayou et al., arXiv:2402.12354)."""
+        ratio = self.options.lora_lr_ratio
+        faster = (name for name, _ in model.named_parameters() if "lora_B" in name or "lora_embedding_B" in name)
+        return {} if ratio is None else dict.fromkeys(faster, ratio)

@@ -7,44 +7,26 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from llmtune.api import Section, UsageError, pending
+from llmtune.api import TargetLayers, UsageError
 
 
-class LoraOptions(Section):
+class LoraOptions(TargetLayers):
     """LoRA"""
 
-    target_modules: list[str] = Field(
-        ["DEFAULT"],
-        description="Layers to adapt: names, DEFAULT (the model's), ALL (all linear ones but the head) or EMBEDDING.",
-    )
-    target_regex: str | None = Field(
-        None, description="Regular expression over layer names, instead of --target_modules."
-    )
     lora_rank: int = Field(8, ge=1, description="Rank of the update.")
     lora_alpha: int = Field(32, ge=1, description="Scale of the update: alpha / rank.")
     lora_dropout: float = Field(0.05, ge=0, lt=1, description="Dropout on the input of the update.")
     init_lora_weights: str = Field("true", description="true, false, gaussian or pissa.")
     lora_bias_trainable: Literal["none", "all"] = Field("none", description="Train the biases as well.")
-    modules_to_save: list[str] = Field([], description="Layers to train whole: names, EMBEDDING or LN.")
     lora_dtype: Literal["AUTO", "fp16", "bf16", "fp32"] = Field(
         "AUTO",
         description="Type of the update. AUTO: fp32 over a half-precision base, so that small steps are not lost.",
     )
     use_rslora: bool = Field(False, description="Scale by alpha / sqrt(rank) (arXiv:2312.03732).")
     use_dora: bool = Field(False, description="Train magnitude and direction apart (arXiv:2402.09353).")
-
-    lora_lr_ratio: float | None = pending(
+    lora_lr_ratio: float | None = Field(
         None, gt=0, description="LoRA+: B learns this many times faster than A (arXiv:2402.12354)."
     )
-
-    @field_validator("target_regex")
-    @classmethod
-    def _valid_regex(cls, value: str | None) -> str | None:
-        try:
-            re.compile(value or "")
-        except (re.error, OverflowError, RecursionError) as error:
-            raise ValueError(f"is no regular expression: {error}") from error
-        return value
 
     @field_validator("init_lora_weights")
     @classmethod

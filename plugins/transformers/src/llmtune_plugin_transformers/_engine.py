@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -15,8 +16,8 @@ from llmtune_plugin_transformers._stream import TextSoFar, stream_tokens
 class TransformersEngine(Engine):
     """Streams a single request token by token, answers several as one left-padded batch."""
 
-    def start(self, model: Any, tokenizer: Any) -> None:
-        self.model, self.tokenizer = model.eval(), tokenizer
+    def start(self, model: Any, tokenizer: Any, choose: Callable[[str | None], None] | None = None) -> None:
+        self.model, self.tokenizer, self.choose = model.eval(), tokenizer, choose
 
     def close(self) -> None:
         self.model = None
@@ -26,10 +27,14 @@ class TransformersEngine(Engine):
             return
         if requests[0].seed is not None:
             torch.manual_seed(requests[0].seed)
-        if len(requests) == 1 and requests[0].settings.num_beams == 1:
-            yield from self._stream(requests[0])
-        else:
-            yield from self._batch(requests)
+        for adapter, group in groupby(requests, key=lambda request: request.adapter):
+            if self.choose is not None:
+                self.choose(adapter)
+            together = list(group)
+            if len(together) == 1 and together[0].settings.num_beams == 1:
+                yield from self._stream(together[0])
+            else:
+                yield from self._batch(together)
 
     def _stream(self, request: GenerationRequest) -> Iterator[Chunk]:
         inputs = self._inputs([request.input_ids])

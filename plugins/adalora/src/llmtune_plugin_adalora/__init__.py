@@ -1,0 +1,1 @@
+"""AdaLoRA tuning through peft."""

@@ -1,0 +1,1 @@
+"""BOFT tuning through peft."""

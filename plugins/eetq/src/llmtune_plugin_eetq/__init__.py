@@ -1,0 +1,1 @@
+"""8-bit base models through EETQ."""

@@ -1,0 +1,1 @@
+"""FourierFT tuning through peft."""

@@ -1,0 +1,1 @@
+"""GaLore and Q-GaLore: full fine-tuning with projected gradients."""

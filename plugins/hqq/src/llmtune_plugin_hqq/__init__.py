@@ -1,0 +1,1 @@
+"""Base models in 1 to 8 bits through hqq."""

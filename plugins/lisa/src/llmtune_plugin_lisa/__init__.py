@@ -1,0 +1,1 @@
+"""LISA: full fine-tuning of a few layers at a time."""

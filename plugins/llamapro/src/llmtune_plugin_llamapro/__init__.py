@@ -1,0 +1,1 @@
+"""LLaMA-Pro: new decoder layers between frozen ones."""

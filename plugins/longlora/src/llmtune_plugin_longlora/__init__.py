@@ -1,0 +1,1 @@
+"""LongLoRA tuning: LoRA with shifted sparse attention."""

@@ -1,0 +1,1 @@
+"""NEFTune: noise on the embeddings while training."""

@@ -1,0 +1,1 @@
+"""VeRA tuning through peft."""
