@@ -23,7 +23,8 @@ class TestManifest(ManifestTests):
 
 
 class FullTests(TunerTests):
-    target_loss_ratio = 0.5
+    several_adapters = False
+    learning_rate = 1e-2
 
     @pytest.fixture
     def name(self):

@@ -64,7 +64,10 @@ class TestDora(LoraTests):
 
 
 class TestPissa(LoraTests):
-    """PiSSA takes the adapter's start out of the base weights; the two together are the base again."""
+    """PiSSA takes the adapter's start out of the base weights; together they are the base again, but for rounding."""
+
+    starts_as_identity = False
+    several_adapters = False
 
     @pytest.fixture
     def options(self):
@@ -236,6 +239,10 @@ class TestInit:
         model = prepare(target_modules=["ALL"], init_lora_weights="false")
         assert torch.count_nonzero(self.pair(model)[1]) > 0
         assert not torch.equal(logits(model), logits(load_tiny(folder).model))
+
+    def test_pissa_and_what_it_leaves_are_the_base(self, prepare, folder):
+        model = prepare(target_modules=["ALL"], init_lora_weights="pissa")
+        torch.testing.assert_close(logits(model), logits(load_tiny(folder).model), rtol=0, atol=1e-5)
 
     def test_pissa_starts_with_the_largest_singular_values(self, prepare, folder):
         a, b = self.pair(prepare(target_modules=["ALL"], init_lora_weights="pissa", lora_rank=8, lora_alpha=8))

@@ -24,12 +24,15 @@ class LoraTuner(PeftTuner):
 
     def config(self, model: Any, **layers: Any) -> LoraConfig:
         options = self.options
+        init: Any = {"true": True, "false": False}.get(options.init_lora_weights, options.init_lora_weights)
+        if next(model.parameters()).is_meta:  # PiSSA would decompose weights that are not there
+            init = True
         return LoraConfig(
             task_type="CAUSAL_LM",
             r=options.lora_rank,
             lora_alpha=options.lora_alpha,
             lora_dropout=options.lora_dropout,
-            init_lora_weights={"true": True, "false": False}.get(options.init_lora_weights, options.init_lora_weights),
+            init_lora_weights=init,
             bias=options.lora_bias_trainable,
             use_rslora=options.use_rslora,
             use_dora=options.use_dora,
@@ -50,6 +53,9 @@ class LoraTuner(PeftTuner):
 
     def add(self, model: Any, folder: Path, name: str) -> Any:
         with in_peft_form(folder) as adapter:
+            self.check_folder(adapter)
+            if "pissa" in [one.init_lora_weights for one in (*model.peft_config.values(), _stored_config(adapter))]:
+                raise NotImplementedError("PiSSA takes what its adapter starts with out of the base, for all adapters")
             return super().add(model, adapter, name)
 
     def check_folder(self, folder: Path) -> None:
@@ -81,3 +87,8 @@ class LoraTuner(PeftTuner):
         ratio = self.options.lora_lr_ratio
         faster = (name for name, _ in model.named_parameters() if "lora_B" in name or "lora_embedding_B" in name)
         return {} if ratio is None else dict.fromkeys(faster, ratio)
+
+
+def _stored_config(adapter: Path) -> LoraConfig:
+    config: LoraConfig = LoraConfig.from_pretrained(str(adapter))
+    return config
