@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import transformers
 from command_line import Llmtune
 from configuring import configured, installed
 
@@ -22,6 +23,12 @@ MODEL = ("--model_type", "smollm2-135m-instruct")
         (
             "sft --additional_trainable_parameters lm_head",
             "--additional_trainable_parameters works with --sft_type full only, found --sft_type lora",
+        ),
+        (
+            "sft --tuner_backend unsloth",
+            "--tuner_backend unsloth is not available: the package unsloth needs an NVIDIA GPU and transformers up to "
+            f"5.17 (here: {transformers.__version__}), and replaces code of transformers while it is imported; "
+            "use peft",
         ),
         ("sft --resume_only_model", "--resume_only_model needs --resume_from_checkpoint"),
         ("sft --max_steps 5 --warmup_steps 6", "--warmup_steps 6 is more than --max_steps 5"),

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 import torch
 from command_line import Llmtune
+from configuring import installed
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from llmtune import InferArguments, SftArguments, infer_main, sft_main
 from llmtune.testing import load_tiny, tiny_model
 
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -143,6 +145,48 @@ def merge(llmtune: Llmtune, case: Case, checkpoint: Path, base: Path) -> None:
     plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     difference = (logits(plain) - logits(load_tiny(base).model)).abs().max()
     assert difference > 0.1  # what was learned is there; that it is all there, the kit's tests of each tuner say
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_tuner_from_python(case: Case, base: Path, rows: Path, tmp_path: Path) -> None:
+    """The same flags as keywords, for two steps; the checkpoint answers."""
+    words = without(common(case, base, rows), "--max_steps", "--adalora_tfinal")
+    best = sft_main(SftArguments(**keywords([*words, "--max_steps", "2", "--output_dir", str(tmp_path / "run")])))
+    assert best == str(tmp_path / "run" / "checkpoint-2")
+    answers = infer_main(
+        InferArguments(ckpt_dir=best, val_dataset=[str(rows)], max_new_tokens=2, result_dir=str(tmp_path / "result"))
+    )
+    assert answers is not None
+    assert len(read(Path(answers))) == len(QUESTIONS)
+
+
+def keywords(words: list[str]) -> dict[str, Any]:
+    """Return what a script would write for the words of a command line."""
+    given: dict[str, Any] = {}
+    for word in words:
+        if word.startswith("--"):
+            flag = word.removeprefix("--")
+            given[flag] = True
+        else:
+            given[flag] = [word] if flag in ("dataset", "target_modules", "ia3_feedforward_modules") else word
+    return given
+
+
+def test_the_tuners_are_listed_with_their_size_over_a_model(llmtune: Llmtune, base: Path) -> None:
+    result = llmtune("tuners", "--model_id_or_path", str(base), "--json")
+    assert result.code == 0, result.err
+    sizes = {one["name"]: one for one in json.loads(result.out)}
+    assert set(sizes) == set(installed().names("tuner"))
+    values = load_file(base / "model.safetensors")
+    total = sum(value.numel() for value in values.values())
+    linear = [value.shape for name, value in values.items() if name.endswith("proj.weight")]
+    adapter = sum(8 * (out + width) for out, width in linear)
+    assert (sizes["full"]["trained"], sizes["lora"]["trained"]) == (total, adapter)
+    assert sizes["full"]["memory"] == 2 * 4 * total  # weights, gradients and two moments in bf16
+    assert sizes["lora"]["memory"] == 2 * total + 16 * adapter  # AdamW in fp32 for the adapter alone
+    assert sizes["lora"]["memory_4bit"] < sizes["lora"]["memory"]
+    assert sizes["full"]["memory_4bit"] is None
+    assert "does not divide the 2 layers of the model" in sizes["llamapro"]["problem"]
 
 
 @pytest.fixture

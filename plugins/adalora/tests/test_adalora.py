@@ -123,17 +123,26 @@ def test_the_penalty_is_zero_for_orthogonal_factors_alone(prepare):
         assert tuner.penalty(model) == 0
         layer = model.base_model.model.model.layers[0].self_attn.q_proj
         layer.lora_A["default"].mul_(2)  # Q Q^T = 4 I: one of four distances is |3 I| = 3 sqrt(8)
-    assert float(tuner.penalty(model)) == pytest.approx(0.25 * 3 * 8**0.5 / 4)
+    assert tuner.penalty(model).item() == pytest.approx(0.25 * 3 * 8**0.5 / 4)
 
 
-@pytest.mark.parametrize(("first", "last"), [(10, 0), (0, 12), (5, 5)])
+@pytest.mark.parametrize(("first", "last"), [(10, 0), (1, 12), (5, 5)])
 def test_a_schedule_beyond_the_run_is_refused(first, last):
     with pytest.raises(UsageError) as caught:
         create("tuner", "adalora", {"adalora_tinit": first, "adalora_tfinal": last}, run_context(steps=10))
     assert "leave none of the 10 steps of this run to reduce ranks in" in caught.value.problem
-    assert "together they may be 9 at most" in caught.value.fix
+    assert f"train for at least {first + last + 1} steps" in caught.value.fix
 
 
 def test_a_target_above_the_start_is_refused():
     with pytest.raises(UsageError, match="--adalora_target_r 8 is more than --adalora_init_r 4"):
         create("tuner", "adalora", {"adalora_init_r": 4})
+
+
+def test_one_step_is_too_few_and_two_are_enough(prepare):
+    with pytest.raises(UsageError, match="none of the 1 steps"):
+        prepare(steps=1)
+    tuner = create("tuner", "adalora", {"target_modules": ["q_proj"]}, run_context(steps=2))
+    model = prepare(target_modules=["q_proj"], steps=2)
+    Training(tuner, model, learning_rate=1e-2).fit(2)
+    assert sum(values(model)) == 8 * LAYERS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from importlib.metadata import version
 
 from llmtune.config.commands import CommandConfig
 from llmtune.config.environment import world
@@ -28,6 +29,11 @@ def _tuning(config: CommandConfig) -> Iterator[str]:
         yield from (f"--{flag} works with --sft_type full only, found --sft_type {tuner}" for flag in full_only)
     if config.get("resume_only_model") and config.get("resume_from_checkpoint") is None:
         yield "--resume_only_model needs --resume_from_checkpoint"
+    if config.get("tuner_backend") == "unsloth":
+        yield (
+            "--tuner_backend unsloth is not available: the package unsloth needs an NVIDIA GPU and transformers up to "
+            f"5.17 (here: {version('transformers')}), and replaces code of transformers while it is imported; use peft"
+        )
     steps, warmup = config.get("max_steps", -1), config.get("warmup_steps", 0)
     if 0 < steps < warmup:
         yield f"--warmup_steps {warmup} is more than --max_steps {steps}"

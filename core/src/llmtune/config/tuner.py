@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from llmtune.config.section import Section, named, pending
+from pydantic import Field
+
+from llmtune.config.section import Section, named
 
 
 class TunerSection(Section):
     """Tuner"""
 
-    sft_type: str = named(
-        "tuner",
-        "lora",
-        description="What is trained: lora, full ... (llmtune tuners).",
-    )
-    tuner_backend: Literal["swift", "peft", "unsloth"] = pending(
-        "peft", works=["swift"], description="Library behind the adapters. swift: peft, whose form SWIFT reads as well."
+    sft_type: str = named("tuner", "lora", description="What is trained: lora, full ... (llmtune tuners).")
+    tuner_backend: Literal["swift", "peft", "unsloth"] = Field(
+        "peft",
+        description="Library behind the adapters. swift: peft, whose form SWIFT reads as well. unsloth: not available.",
     )

@@ -28,11 +28,12 @@ class AdaloraTuner(PeftTuner):
     def __init__(self, options: AdaloraOptions, run: RunContext) -> None:
         super().__init__(options, run)
         first, last, steps = options.adalora_tinit, options.adalora_tfinal, run.steps
-        if steps is not None and first + last >= steps:
+        needed = last + max(first + 1, 2)  # one step to reduce in, after one that has seen gradients
+        if steps is not None and steps < needed:
             raise UsageError(
                 f"--adalora_tinit {first} and --adalora_tfinal {last} leave none of the {steps} steps of this run to "
                 "reduce ranks in",
-                fix=f"together they may be {steps - 1} at most; or train for longer",
+                fix=f"lower them, or train for at least {needed} steps",
             )
 
     def config(self, model: Any, **layers: Any) -> AdaLoraConfig:
@@ -53,6 +54,13 @@ class AdaloraTuner(PeftTuner):
             lora_dropout=options.lora_dropout,
             **layers,
         )
+
+    def prepare(self, model: Any) -> Any:
+        prepared = super().prepare(model)
+        for name, parameter in prepared.named_parameters():
+            if "ranknum" in name:  # a constant, which peft moves to the device "meta" as a trained one
+                parameter.requires_grad_(False)
+        return prepared
 
     def save(self, model: Any, folder: Path) -> None:
         """Values that are cut away are stored as the zeros they are: without their places, peft would load adapters
