@@ -27,19 +27,42 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model(tmp_path_factory.mktemp("model"), hidden_size=128)
 
 
-@pytest.mark.parametrize(
-    "flags",
-    [
-        ["--dtype", "bf16"],
-        ["--dtype", "fp32"],
-        ["--sft_type", "full"],
-        ["--quantization_bit", "4", "--dtype", "bf16"],
-        ["--quantization_bit", "8", "--dtype", "fp16"],
-        ["--packing", "--max_length", "1024"],
-        ["--streaming", "--packing", "--max_length", "1024"],
-    ],
-    ids=["lora bf16", "lora fp32", "full", "lora over 4 bits", "lora over 8 bits", "packed", "streamed and packed"],
-)
+RUNS = {
+    "lora bf16": "--dtype bf16",
+    "lora fp32": "--dtype fp32",
+    "dora": "--use_dora true",
+    "lora+": "--lora_lr_ratio 4",
+    "lora with whole layers": "--modules_to_save EMBEDDING LN",
+    "longlora": "--sft_type longlora",
+    "adalora": "--sft_type adalora --adalora_tfinal 3",
+    "ia3": "--sft_type ia3",
+    "vera": "--sft_type vera --vera_rank 32",
+    "boft": "--sft_type boft --boft_n_butterfly_factor 2",
+    "fourierft": "--sft_type fourierft --fourier_n_frequency 200",
+    "llamapro": "--sft_type llamapro --llamapro_num_new_blocks 2",
+    "adapter": "--sft_type adapter",
+    "noise": "--neftune_noise_alpha 5",
+    "full": "--sft_type full",
+    "lisa": "--sft_type full --lisa_activated_layers 1 --lisa_step_interval 2",
+    "galore": "--sft_type full --use_galore --galore_rank 16",
+    "galore with 8-bit moments": "--sft_type full --use_galore --galore_rank 16 --optim adamw_8bit",
+    "galore by parameter": "--sft_type full --use_galore --galore_optim_per_parameter --max_grad_norm 0",
+    "q-galore": "--sft_type full --use_galore --galore_quantization --galore_proj_quant",
+    "lora over 4 bits": "--quantization_bit 4 --dtype bf16",
+    "lora over 8 bits": "--quantization_bit 8 --dtype fp16",
+    "lora over hqq": "--quant_method hqq --quantization_bit 4",
+    "longlora over 4 bits": "--sft_type longlora --quantization_bit 4",
+    "adalora over 4 bits": "--sft_type adalora --quantization_bit 4",
+    "ia3 over 4 bits": "--sft_type ia3 --quantization_bit 4",
+    "vera over 4 bits": "--sft_type vera --vera_rank 32 --quantization_bit 4",
+    "adapter over 4 bits": "--sft_type adapter --quantization_bit 4",
+    "packed": "--packing --max_length 1024",
+    "packed longlora": "--sft_type longlora --packing --max_length 1024",
+    "streamed and packed": "--streaming --packing --max_length 1024",
+}
+
+
+@pytest.mark.parametrize("flags", [words.split() for words in RUNS.values()], ids=RUNS)
 def test_a_run_on_the_gpu_learns_saves_and_answers(
     llmtune: Llmtune, model: Path, tmp_path: Path, flags: list[str]
 ) -> None:
