@@ -147,6 +147,19 @@ def merge(llmtune: Llmtune, case: Case, checkpoint: Path, base: Path) -> None:
     assert difference > 0.1  # what was learned is there; that it is all there, the kit's tests of each tuner say
 
 
+@pytest.mark.parametrize("name", ["lora", "longlora", "adalora", "ia3", "vera", "adapter"])
+def test_a_tuner_over_a_base_in_four_bits(llmtune: Llmtune, base: Path, rows: Path, tmp_path: Path, name: str) -> None:
+    case = Case(flags=("--sft_type", name, "--quantization_bit", "4", "--vera_rank", "32"))
+    flags = without(common(case, base, rows), "--dtype", "--max_steps")
+    result = llmtune("sft", *flags, "--dtype", "bf16", "--max_steps", "5", "--output_dir", str(tmp_path / "run"))
+    assert result.code == 0, result.err
+    log = losses(tmp_path / "run")
+    assert log[-1] < log[0]
+    ask = ("--val_dataset", str(rows), "--max_new_tokens", "2", "--result_dir", str(tmp_path / "result"))
+    answered = llmtune("infer", "--ckpt_dir", str(tmp_path / "run" / "checkpoint-5"), *ask)
+    assert answered.code == 0, answered.err
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_a_tuner_from_python(case: Case, base: Path, rows: Path, tmp_path: Path) -> None:
     """The same flags as keywords, for two steps; the checkpoint answers."""

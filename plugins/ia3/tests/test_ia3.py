@@ -7,6 +7,7 @@ import torch
 
 from llmtune.errors import UsageError
 from llmtune.testing import ManifestTests, TunerTests, create, load_tiny, one_thread, run_context, tiny_model
+from llmtune.testing.tuner import Training
 
 HIDDEN, KEY_VALUE, MLP, LAYERS = 32, 16, 64, 2
 SHAPES = {
@@ -81,6 +82,16 @@ def test_outputs_are_scaled_and_inputs_of_the_mlp(prepare):
             module.base_layer(inputs * scale.view(-1)) if width == MLP else module.base_layer(inputs) * scale.view(-1)
         )
         torch.testing.assert_close(module(inputs), expected)
+
+
+@pytest.mark.parametrize("bits", [0, 4, 8])
+def test_a_base_in_half_precision_trains(tmp_path, bits):
+    quantizer = create("quantizer", "bnb", {}, run_context(quantization_bit=bits or 4))
+    folder = tiny_model(tmp_path, hidden_size=64, initializer_range=0.2)
+    base = load_tiny(folder, dtype="bf16", kwargs=quantizer.load_kwargs("bf16") if bits else {}).model
+    tuner = create("tuner", "ia3", {"target_modules": ["ALL"], "ia3_feedforward_modules": ["down_proj"]})
+    losses = Training(tuner, tuner.prepare(base), learning_rate=0.1).fit(10)
+    assert losses[-1] < losses[0]
 
 
 def test_a_feedforward_layer_that_is_not_adapted_is_refused(prepare):

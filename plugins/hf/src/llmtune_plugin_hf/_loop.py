@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +30,13 @@ class Loop(Trainer):
     control: Any
 
     def __init__(self, job: TrainingJob, **kwargs: Any) -> None:
-        super().__init__(
-            model=job.model,
-            train_dataset=None if isinstance(job.train_rows, Stream) else Rows(job.train_rows),
-            eval_dataset=Rows(job.eval_rows) if job.eval_rows else None,
-            **kwargs,
-        )
+        with _seen_as_adapted(job.model):
+            super().__init__(
+                model=job.model,
+                train_dataset=None if isinstance(job.train_rows, Stream) else Rows(job.train_rows),
+                eval_dataset=Rows(job.eval_rows) if job.eval_rows else None,
+                **kwargs,
+            )
         self.job = job
         self.model_accepts_loss_kwargs = True  # makes the Trainer count the targets of a step
         self._unwrapped = self.accelerator.unwrap_model(self.model)
@@ -191,6 +194,19 @@ class Loop(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """The tuner has loaded the weights already."""
+
+
+@contextmanager
+def _seen_as_adapted(model: Any) -> Iterator[None]:
+    """transformers refuses to train over a quantized model unless it knows the adapters; it knows peft's alone."""
+    quantized = getattr(model, "is_quantized", False) and not hasattr(model, "peft_config")
+    if quantized:
+        model.is_quantized = False
+    try:
+        yield
+    finally:
+        if quantized:
+            model.is_quantized = True
 
 
 def _steps_done(resumed: Path | None) -> int:

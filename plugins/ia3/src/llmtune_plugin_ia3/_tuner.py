@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from peft import IA3Config
+from peft.tuners.ia3 import IA3Layer
 
 from llmtune.api import PeftTuner, UsageError
 from llmtune_plugin_ia3.options import Ia3Options
@@ -27,3 +29,14 @@ class Ia3Tuner(PeftTuner):
                 fix=f"add it there: --target_modules {' '.join([*targets, *outside])}",
             )
         return IA3Config(task_type="CAUSAL_LM", feedforward_modules=feedforward, **layers)
+
+    def with_precision(self, model: Any) -> Any:
+        """peft's layers over bitsandbytes give fp32 whatever they are given, which the next layer cannot take."""
+        for layer in model.modules():
+            if isinstance(layer, IA3Layer) and not layer._forward_hooks:
+                layer.register_forward_hook(_in_the_type_of_the_input)
+        return super().with_precision(model)
+
+
+def _in_the_type_of_the_input(layer: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+    return output.to(inputs[0].dtype)
