@@ -26,8 +26,8 @@ MODEL = ("--model_type", "smollm2-135m-instruct")
         ),
         (
             "sft --tuner_backend unsloth",
-            "--tuner_backend unsloth is not available: the package unsloth needs an NVIDIA GPU and transformers up to "
-            f"5.17 (here: {transformers.__version__}), and replaces code of transformers while it is imported; "
+            "--tuner_backend unsloth is not available yet: the package unsloth needs an NVIDIA GPU and transformers up "
+            f"to 5.17 (here: {transformers.__version__}), and replaces code of transformers while it is imported; "
             "use peft",
         ),
         ("sft --resume_only_model", "--resume_only_model needs --resume_from_checkpoint"),

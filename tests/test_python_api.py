@@ -94,7 +94,7 @@ def test_arguments_show_what_was_given_without_secrets() -> None:
         ({"batch_size": 1.5}, "--batch_size: "),
         ({"learning_rate": "x", "max_steps": "y"}, "--max_steps: "),
         ({"sft_type": "lroa"}, "did you mean lora?"),
-        ({"sft_type": "longlora"}, "--sft_type longlora is not available yet"),
+        ({"quant_method": "aqlm", "quantization_bit": 4}, "--quant_method aqlm is not available yet"),
         ({"deepspeed": "default-zero2"}, "--deepspeed is not available yet"),
         ({"lora_dropout": 0.1, "lora_dropout_p": 0.1}, "both were given"),
         ({"custom_register_path": ["no-such-file.py"]}, "no such file"),

@@ -26,7 +26,7 @@ def test_every_flag_of_every_command_is_listed(capsys):
 def test_pending_lists_what_is_refused_and_names_that_are(capsys):
     found = {one["name"]: one for one in listed(capsys, "--pending")}
     assert found["gpu_memory_fraction"]["pending"] is True
-    assert "adalora" in found["sft_type"]["pending_names"]
+    assert "aqlm" in found["quant_method"]["pending_names"]
     assert "lora_rank" not in found
 
 

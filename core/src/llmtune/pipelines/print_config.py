@@ -10,7 +10,7 @@ import yaml
 from llmtune.config.build import add_options
 from llmtune.config.commands import CommandConfig
 from llmtune.config.section import Section, extra
-from llmtune.config.source import OPTION_KINDS, plugin_flags
+from llmtune.config.source import OPTION_KINDS, option_names, plugin_flags
 from llmtune.errors import Problems
 from llmtune.pipelines.behaviours import find_behaviours
 from llmtune.plugins.catalogue import Catalogue
@@ -22,8 +22,10 @@ def run_file(command: str, config: CommandConfig, catalogue: Catalogue) -> str:
     used, extending = find_behaviours(config, catalogue, problems)
     problems.raise_any()
     chosen = [entry for entry in (*used.values(), *extending) if entry.kind in OPTION_KINDS[command]]
-    others = [entry for flag, entry in plugin_flags(command, catalogue) if flag in config.values]
-    for entry in (*chosen, *others):
+    mine = {flag for entry in chosen for flag in option_names(entry)}
+    given = set(config.values) - mine  # flags that the run does not use; of several owners one is enough
+    others = {flag: entry for flag, entry in plugin_flags(command, catalogue) if flag in given}
+    for entry in (*chosen, *others.values()):
         add_options(config, entry)
     keys = [(entry.kind, entry.name) for entry in chosen]
     parts = [(part, list(type(part).model_fields)) for name, part in config.sections() if name != "invocation"]
