@@ -32,7 +32,8 @@ def _tuning(config: CommandConfig) -> Iterator[str]:
     if config.get("tuner_backend") == "unsloth":
         yield (
             "--tuner_backend unsloth is not available yet: the package unsloth needs an NVIDIA GPU and transformers up "
-            f"to 5.17 (here: {version('transformers')}), and replaces code of transformers while it is imported; use peft"
+            f"to 5.17 (here: {version('transformers')}), and replaces code of transformers while it is imported; "
+            "use peft"
         )
     steps, warmup = config.get("max_steps", -1), config.get("warmup_steps", 0)
     if 0 < steps < warmup:
