@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -287,3 +288,51 @@ def test_an_error_of_the_system_that_is_no_full_disk_stays_what_it_is(tmp_path):
 
     with pytest.raises(PermissionError):
         fail()
+
+
+TWO_MACHINES = """
+import sys
+from pathlib import Path
+
+from llmtune.train import checkpoint, ranks
+
+final, everywhere = Path(sys.argv[1]), sys.argv[2] == "everywhere"
+with ranks.joined("gloo"), checkpoint.writing_together(final, on_each_machine=everywhere) as staged:
+    print(staged.is_dir())
+    if staged.is_dir():
+        (staged / f"rng_state_{ranks.number()}.pth").write_text("numbers")
+"""
+
+
+@pytest.mark.parametrize(
+    ("folders", "everywhere", "found"),
+    [
+        (("one", "other"), True, [["rng_state_0.pth"], ["rng_state_1.pth"]]),
+        (("one", "one"), True, [["rng_state_0.pth", "rng_state_1.pth"]] * 2),
+        (("one", "one"), False, [["rng_state_0.pth", "rng_state_1.pth"]] * 2),
+        (("one", "other"), False, [["rng_state_0.pth"], None]),
+    ],
+    ids=["each its own", "a shared file system", "rank 0 alone, shared", "rank 0 alone, not shared"],
+)
+def test_the_first_rank_of_each_machine_can_write_a_checkpoint(folders, everywhere, found, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    place = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    finals = [tmp_path / folder / "checkpoint-1" for folder in folders]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO_MACHINES, str(final), "everywhere" if everywhere else "once"],
+            env={**os.environ, **place, "RANK": str(rank), "MASTER_PORT": str(port)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank, final in enumerate(finals)
+    ]
+    printed = [one.communicate(timeout=120)[0].strip() for one in started]
+    assert [one.returncode for one in started] == [0, 0]
+    assert printed == [str(names is not None) for names in found]
+    for final, names in zip(finals, found, strict=True):
+        there = sorted(path.name for path in final.glob("rng_*")) if final.exists() else None
+        assert there == names
+        assert names is None or checkpoint.problem(final) == ""

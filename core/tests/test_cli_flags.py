@@ -25,7 +25,7 @@ def test_every_flag_of_every_command_is_listed(capsys):
 
 def test_pending_lists_what_is_refused_and_names_that_are(capsys):
     found = {one["name"]: one for one in listed(capsys, "--pending")}
-    assert found["gpu_memory_fraction"]["pending"] is True
+    assert found["tp"]["pending"] is True
     assert "aqlm" in found["quant_method"]["pending_names"]
     assert "lora_rank" not in found
 
@@ -44,7 +44,7 @@ def test_one_command_alone(capsys):
 def test_the_table_marks_what_is_not_available(capsys):
     assert main(["flags", "sft", "--pending"]) == 0
     out = capsys.readouterr().out
-    assert "--gpu_memory_fraction*" in out
+    assert "--tp*" in out
     assert "--lora_rank" not in out
 
 

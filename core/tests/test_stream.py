@@ -51,7 +51,7 @@ def stream(rows, tokenizer, chatml):
 
 
 def one_pass(stream, count=ROWS - 10):
-    return [batch[0]["input_ids"] for batch in islice(stream.batches(1), count)]
+    return [batch[0]["input_ids"] for batch in islice(stream.steps(1), count)]
 
 
 def test_every_pass_has_each_usable_row_once_in_an_order_of_its_own(stream):
@@ -82,21 +82,23 @@ def test_a_stream_without_a_usable_row_says_so(stream, fails):
 @pytest.mark.parametrize("pack_to", [None, 200])
 @pytest.mark.parametrize("start", [1, 7, 13])
 def test_a_later_start_goes_on_with_exactly_what_comes_next(stream, pack_to, start):
-    whole = list(islice(stream(pack_to=pack_to).batches(3), 40))
-    assert list(islice(stream(pack_to=pack_to).batches(3, start=start), 40 - start)) == whole[start:]
+    whole = list(islice(stream(pack_to=pack_to).steps(3), 40))
+    assert list(islice(stream(pack_to=pack_to).steps(3, start=start), 40 - start)) == whole[start:]
 
 
 @pytest.mark.parametrize("pack_to", [None, 200])
-def test_ranks_deal_out_the_batches_of_one_process(stream, pack_to):
-    alone = list(islice(stream(pack_to=pack_to).batches(2), 20))
-    ranks = [list(islice(stream(pack_to=pack_to).batches(2, rank=rank, world_size=2), 10)) for rank in (0, 1)]
-    assert [batch for pair in zip(*ranks, strict=True) for batch in pair] == alone
+def test_ranks_share_the_samples_of_each_step_of_one_process(stream, pack_to):
+    alone = islice(stream(pack_to=pack_to).steps(4), 20)
+    ranks = [islice(stream(pack_to=pack_to).steps(4, rank=rank, world_size=2), 20) for rank in (0, 1)]
+    for whole, first, second in zip(alone, *ranks, strict=True):
+        assert len(first) == len(second)
+        assert sorted(one["sources"] for one in first + second) == sorted(one["sources"] for one in whole)
 
 
 def test_packs_are_full_and_hold_each_row_once(stream):
     running = stream(pack_to=200)
     packs = []
-    for batch in running.batches(1):
+    for batch in running.steps(1):
         if running.passes:
             break
         packs += batch

@@ -55,12 +55,24 @@ class HubUnreachable(LlmtuneError):
     """A hub did not answer."""
 
 
+class UploadFailed(LlmtuneError):
+    """What a run produced is complete on this machine and did not reach the hub."""
+
+
 class NotInCache(LlmtuneError):
     """Only the cache was allowed, and it does not hold what was asked for."""
 
 
 class DataError(LlmtuneError):
     """A dataset that is missing, malformed, empty or without anything to train on."""
+
+
+class TrainingDiverged(LlmtuneError):
+    """A loss or a gradient that is not a finite number; the model as it was before is in the last checkpoint."""
+
+
+class OutOfMemory(LlmtuneError):
+    """Memory does not hold what cannot be computed in smaller parts."""
 
 
 class OutputError(LlmtuneError):

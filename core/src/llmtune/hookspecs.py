@@ -27,6 +27,7 @@ from llmtune.specs import (
 if TYPE_CHECKING:
     from llmtune.interfaces.engine import Engine
     from llmtune.interfaces.hub import Hub
+    from llmtune.interfaces.metric import Metric
     from llmtune.interfaces.preprocessor import Preprocessor
     from llmtune.interfaces.quantizer import Quantizer
     from llmtune.interfaces.template import Template
@@ -94,6 +95,11 @@ def llmtune_create_hub(name: str, options: Any, run: RunContext) -> Hub:
 @hookspec(firstresult=True)
 def llmtune_create_quantizer(name: str, options: Any, run: RunContext) -> Quantizer:
     """Build quantizer `name` with its validated options."""
+
+
+@hookspec(firstresult=True)
+def llmtune_create_metric(name: str, options: Any, run: RunContext) -> Metric:
+    """Build metric `name` with its validated options. Called on every rank of a run with --predict_with_generate."""
 
 
 @hookspec

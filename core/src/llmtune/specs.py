@@ -68,6 +68,8 @@ class Encoded(TypedDict, total=False):
     """(reason, source) of a row that cannot be trained on and was found out late (--lazy_tokenize)."""
     lengths: list[int]
     """Tokens of each sample of a pack, in order, T together; absent for a single sample."""
+    sources: list[str]
+    """Where the row came from, or each of a pack; absent where `TrainingJob.sources` knows it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +194,8 @@ class LoadOptions:
     """Module -> GPU number, "cpu" or "disk"; None: all on this process's device."""
     max_memory: Sequence[str] = ()
     """Memory to use on each device ("10GB"): the model is spread over them."""
+    shared: bool = False
+    """Whether the processes of the run are going to share the model: none puts all of it on its own GPU."""
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     """More keywords for `from_pretrained`, from a quantizer."""
 

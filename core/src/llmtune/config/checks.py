@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from importlib.metadata import version
 
@@ -17,9 +18,11 @@ def problems_of(config: CommandConfig) -> Iterator[str]:
     yield from _tuning(config)
     yield from _quantization(config)
     yield from _data(config)
+    yield from _evaluation(config)
     yield from _distributed(config)
     yield from _adapters(config)
     yield from _serving(config)
+    yield from _upload(config)
 
 
 def _tuning(config: CommandConfig) -> Iterator[str]:
@@ -74,7 +77,8 @@ def _data(config: CommandConfig) -> Iterator[str]:
 
 def _reading(config: CommandConfig) -> Iterator[str]:
     """How rows are read, encoded and put together."""
-    streaming, lazy = config.get("streaming"), config.get("lazy_tokenize")
+    streaming = config.get("streaming")
+    lazy = config.given("lazy_tokenize") and config.get("lazy_tokenize")  # as a default it gives way
     if streaming and config.get("max_steps", -1) <= 0:
         yield "--streaming needs --max_steps: a stream has no length"
     for flag, value in (("lazy_tokenize", lazy), ("train_dataset_mix_ratio", config.get("train_dataset_mix_ratio"))):
@@ -115,8 +119,20 @@ def _without_effect(config: CommandConfig) -> Iterator[str]:
             yield f"--{flag} has no effect here: it belongs to training"
 
 
+def _evaluation(config: CommandConfig) -> Iterator[str]:
+    """Answers that are generated while training."""
+    if not config.get("predict_with_generate"):
+        if config.given("metric") and config.get("metric") != "nlg":
+            yield "--metric has no effect without --predict_with_generate true"
+        return
+    if config.get("evaluation_strategy") == "no":
+        yield "--predict_with_generate needs evaluations; --evaluation_strategy no has none"
+    if config.get("streaming") and not config.get("streaming_val_size") and not config.get("val_dataset"):
+        yield "--predict_with_generate needs rows: with --streaming give --val_dataset or --streaming_val_size"
+
+
 def _distributed(config: CommandConfig) -> Iterator[str]:
-    if config.get("deepspeed") is not None and config.get("fsdp"):
+    if config.given("deepspeed") and config.get("fsdp"):
         yield "--deepspeed and --fsdp exclude each other"
     if config.get("fsdp_config") is not None and not config.get("fsdp"):
         yield "--fsdp_config needs --fsdp"
@@ -124,6 +140,8 @@ def _distributed(config: CommandConfig) -> Iterator[str]:
     processes = world()[1] if size > 1 else 1
     if math.gcd(size, processes) != size:
         yield f"--sequence_parallel_size {size} does not divide the {processes} processes of the run"
+    elif size > 1 and not config.get("padding_free"):
+        yield "--sequence_parallel_size needs --padding_free true"
 
 
 def _adapters(config: CommandConfig) -> Iterator[str]:
@@ -138,5 +156,27 @@ def _serving(config: CommandConfig) -> Iterator[str]:
         yield "--ssl_keyfile and --ssl_certfile belong together"
     if config.get("eval_url") is not None and config.get("eval_is_chat_model") is None:
         yield "--eval_url needs --eval_is_chat_model true or false"
-    if config.get("push_to_hub") and "export" in type(config).model_fields and config.get("hub_model_id") is None:
+
+
+_RESUMABLE = ("checkpoint", "all_checkpoints")
+_REPOSITORY = r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*"
+
+
+def _upload(config: CommandConfig) -> Iterator[str]:
+    """What goes to a hub."""
+    if config.given("hub_token") and config.get("hub_token") and config.get("push_to_hub") is None:
+        yield "--hub_token is for uploads; what is private is fetched with MODELSCOPE_API_TOKEN or HF_TOKEN"
+    if not config.get("push_to_hub"):
+        return
+    if "export" in type(config).model_fields and config.get("hub_model_id") is None:
         yield "--push_to_hub needs --hub_model_id"
+    repo = config.get("hub_model_id")
+    if repo is not None and not re.fullmatch(_REPOSITORY, repo):
+        yield f"--hub_model_id takes NAME or OWNER/NAME of letters, digits, '.', '_' and '-', found {repo!r}"
+    if config.get("offline"):
+        yield "--push_to_hub uploads, and --offline opens no connection"
+    if config.get("save_strategy") == "no":
+        yield "--push_to_hub uploads checkpoints, and --save_strategy no writes none"
+    strategy = config.get("push_hub_strategy")
+    if strategy in _RESUMABLE and config.get("save_only_model"):
+        yield f"--push_hub_strategy {strategy} uploads what resuming needs, and --save_only_model true leaves it out"

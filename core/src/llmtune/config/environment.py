@@ -15,6 +15,11 @@ _RECORDED = (
 )
 
 
+def tokens() -> list[str]:
+    """The tokens that are set, for keeping them out of messages."""
+    return [os.environ[name] for name in _TOKENS if os.environ.get(name)]
+
+
 def _names(variable: str) -> frozenset[str]:
     return frozenset(name.strip() for name in os.environ.get(variable, "").split(",") if name.strip())
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from llmtune.config.section import Section, pending
+from llmtune.config.section import Section, named
 
 
 class EvaluationSection(Section):
@@ -19,7 +19,14 @@ class EvaluationSection(Section):
     eval_batch_size: int | None = Field(
         None, ge=1, description="Rows per forward pass. None: 1 with --predict_with_generate, else --batch_size."
     )
-    predict_with_generate: bool = pending(False, description="Generate answers and measure ROUGE and BLEU.")
-    acc_strategy: Literal["token", "sentence"] = pending("token", description="What counts as one right answer.")
-    acc_steps: int = pending(1, ge=1, description="Steps between measurements of the accuracy.")
-    metric_warmup_step: float = pending(0, ge=0, description="Steps at the start that metrics leave out.")
+    predict_with_generate: bool = Field(
+        False, description="Answer the validation rows too, and measure the answers (ROUGE and BLEU)."
+    )
+    metric: str = named(
+        "metric", "nlg", description="What is measured of generated answers (the metrics of the plugins)."
+    )
+    acc_strategy: Literal["token", "sentence"] = Field("token", description="What counts as one right answer.")
+    acc_steps: int = Field(1, ge=1, description="Steps between measurements of the accuracy of training.")
+    metric_warmup_step: float = Field(
+        0, ge=0, description="Steps (below 1: share of them) at the start that the measured speed leaves out."
+    )

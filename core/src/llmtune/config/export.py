@@ -36,4 +36,4 @@ class ExportSection(Section):
     megatron_output_dir: str | None = pending(None, description="Where Megatron's layout is written.")
     hf_output_dir: str | None = pending(None, description="Where the converted model is written.")
     pp: int = pending(1, ge=1, description="Pipeline parallel size of Megatron's layout.")
-    commit_message: str = pending("update files", description="Message of the upload.")
+    commit_message: str = Field("update files", description="Message of the upload.")

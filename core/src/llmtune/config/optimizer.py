@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from llmtune.config.section import Section, pending
+from llmtune.config.section import Section
 
 
 class OptimizerSection(Section):
@@ -19,7 +19,7 @@ class OptimizerSection(Section):
     learning_rate: float | None = Field(
         None, gt=0, description="Peak learning rate. None: the tuner's (lora 1e-4, full 1e-5)."
     )
-    min_lr: float | None = pending(None, ge=0, description="Learning rate at the end of the schedule.")
+    min_lr: float | None = Field(None, ge=0, description="Learning rate at the end of the schedule.")
     lr_scheduler_type: str = Field("cosine", description="Schedule: cosine, linear, constant ...")
     lr_scheduler_kwargs: dict[str, Any] | None = Field(
         None, description="More settings of the schedule, e.g. '{\"num_cycles\": 2}'."

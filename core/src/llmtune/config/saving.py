@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from llmtune.config.section import Section, pending
+from llmtune.config.section import Section
 
 
 class SavingSection(Section):
@@ -21,9 +21,11 @@ class SavingSection(Section):
         None,
         description="Leave out what resuming needs. None: for tuners that save whole models, and with --deepspeed.",
     )
-    save_on_each_node: bool = pending(False, description="Write checkpoints on every machine, not on the first only.")
+    save_on_each_node: bool = Field(False, description="Write checkpoints on every machine, not on the first only.")
     resume_from_checkpoint: str | None = Field(None, description="Checkpoint folder to go on from, exactly.")
-    resume_only_model: bool = pending(False, description="Take only the weights from --resume_from_checkpoint.")
-    push_hub_strategy: Literal["end", "push_best", "push_last", "checkpoint", "all_checkpoints"] = pending(
-        "push_best", description="Which checkpoints are uploaded, and when."
+    resume_only_model: bool = Field(False, description="Take only the weights from --resume_from_checkpoint.")
+    push_hub_strategy: Literal["end", "push_best", "push_last", "checkpoint", "all_checkpoints"] = Field(
+        "push_best",
+        description="What --push_to_hub uploads: the best checkpoint at the end, each new best one, or each one; "
+        "checkpoint and all_checkpoints add the last or every one with what resuming needs.",
     )

@@ -12,7 +12,7 @@ class Section(BaseModel):
     """A small group of flags: one field is one flag, its description is the flag's help.
 
     The first line of the class docstring titles the group in `--help`. Bodies hold annotated
-    assignments and validators only, and arguments of `Field`, `named` and `pending` are literals, so
+    assignments and validators only, and arguments of `Field`, `named`, `secret` and `pending` are literals, so
     that flags can be read without importing anything (`source.py`).
     """
 
@@ -32,16 +32,21 @@ def named(kind: str, default: Any, *, description: str, pending: Sequence[str] =
     return Field(default, description=description, json_schema_extra=extra)
 
 
+def secret(default: Any, *, description: str) -> Any:
+    """A flag whose value is stored and shown nowhere."""
+    return Field(default, description=description, repr=False, json_schema_extra={"x-secret": True})
+
+
 def pending(
     default: Any, *, description: str, works: Sequence[Any] = (), secret: bool = False, **constraints: Any
 ) -> Any:
     """A flag that is understood but not available yet: a value other than the default or `works` is refused."""
     extra: dict[str, Any] = {"x-pending": True, "x-works": list(works), **({"x-secret": True} if secret else {})}
-    return Field(default, description=description, json_schema_extra=extra, **constraints)
+    return Field(default, description=description, repr=not secret, json_schema_extra=extra, **constraints)
 
 
 def extra(section: type[Section], flag: str) -> dict[str, Any]:
-    """Return what `named` and `pending` noted about a flag."""
+    """Return what `named`, `secret` and `pending` noted about a flag."""
     found = section.model_fields[flag].json_schema_extra
     return found if isinstance(found, dict) else {}
 

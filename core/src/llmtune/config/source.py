@@ -16,7 +16,7 @@ from typing import Any
 
 from llmtune.plugins.catalogue import Catalogue, Entry
 
-_TRAINING = ("tuner", "extension", "trainer", "quantizer", "preprocessor")
+_TRAINING = ("tuner", "extension", "trainer", "quantizer", "metric", "preprocessor")
 _ANSWERING = ("engine", "quantizer", "preprocessor")
 OPTION_KINDS: dict[str, tuple[str, ...]] = {
     "sft": _TRAINING,
@@ -145,7 +145,7 @@ def _flag(name: str, item: ast.AnnAssign, aliases: Mapping[str, ast.expr]) -> Fl
         names=kind,
         pending=_name(call.func) == "pending",
         pending_names=tuple(said.get("pending") or ()),
-        secret=bool(said.get("secret")),
+        secret=_name(call.func) == "secret" or bool(said.get("secret")),
     )
 
 

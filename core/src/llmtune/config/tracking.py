@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from llmtune.config.section import Section, pending
+from llmtune.config.section import Section
 
 
 class TrackingSection(Section):
@@ -14,4 +14,4 @@ class TrackingSection(Section):
     logging_dir: str | None = Field(None, description="Tensorboard files. None: <run folder>/runs.")
     report_to: list[str] = Field(["tensorboard"], description="Trackers: tensorboard, wandb, all, none ...")
     disable_tqdm: bool = Field(False, description="No progress bar, e.g. under nohup.")
-    include_num_input_tokens_seen: bool = pending(False, description="Log how many tokens were seen so far.")
+    include_num_input_tokens_seen: bool = Field(False, description="Log how many tokens were seen so far.")

@@ -184,6 +184,11 @@ class EncodedRows(Sequence[Encoded]):
     def __iter__(self) -> Iterator[Encoded]:
         return (chunk.sample(number) for chunk in self.chunks for number in range(len(chunk)))
 
+    def row_of(self, number: int) -> tuple[int, int]:
+        """Return (chunk, row of that chunk) that a sample was made of."""
+        chunk = int(np.searchsorted(self._starts, number, side="right")) - 1
+        return chunk, int(self.chunks[chunk].rows[number - int(self._starts[chunk])])
+
     @property
     def lengths(self) -> Numbers:
         """Tokens of each sample."""

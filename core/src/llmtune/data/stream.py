@@ -17,6 +17,7 @@ from itertools import chain, count, islice
 from llmtune.data.encode import Encoder
 from llmtune.data.encode import count as count_outcomes
 from llmtune.data.encoded import Chunk
+from llmtune.data.micro_batches import deal
 from llmtune.data.packing import joined, pack
 from llmtune.data.report import DataReport
 from llmtune.data.spool import Line
@@ -26,7 +27,8 @@ from llmtune.specs import Encoded
 _FIRST = 1000  # samples in the buffer before the first is given away: filling it all would make training wait
 _WINDOW = 4096  # samples that are packed together
 
-Reference = tuple[Chunk, int]
+Reference = tuple[Chunk, int, str]
+"""A sample of a chunk, and where its row came from."""
 
 
 @dataclass(kw_only=True)
@@ -46,14 +48,17 @@ class Stream:
     passes: int = field(default=0, init=False)
     """Passes over the data that are complete."""
 
-    def batches(self, size: int, *, rank: int = 0, world_size: int = 1, start: int = 0) -> Iterator[list[Encoded]]:
-        """Yield this rank's batches of `size` samples; batches are dealt out in turn. `start` of them are skipped."""
+    def steps(self, size: int, *, rank: int = 0, world_size: int = 1, start: int = 0) -> Iterator[list[Encoded]]:
+        """Yield this rank's samples of each step; `size` samples make a step on all ranks. `start` are skipped.
+
+        The samples of a step are the same for any number of ranks, which get about equally many tokens.
+        """
         items = self.items()
-        skipped = start * size * world_size
-        next(islice(items, skipped, skipped), None)
+        next(islice(items, start * size, start * size), None)
         while True:
-            together = list(islice(items, size * world_size))
-            yield [_read(item) for item in together[rank * size : (rank + 1) * size]]
+            together = list(islice(items, size))
+            lengths = [sum(int(chunk.lengths[number]) for chunk, number, _ in item) for item in together]
+            yield [_read(together[place]) for place in deal(lengths, world_size)[rank]]
 
     def items(self) -> Iterator[list[Reference]]:
         """Yield the references of each sample, or of each pack, without an end."""
@@ -75,7 +80,7 @@ class Stream:
             if first:
                 report.train += len(chunk)
                 report.check_dropped(self.max_dropped_ratio)
-            yield from ((chunk, number) for number in range(len(chunk)))
+            yield from ((chunk, number, sources[row]) for number, row in enumerate(chunk.rows.tolist()))
 
     def _packs(self, references: Iterable[Reference], seed: int) -> Iterator[list[Reference]]:
         remaining = iter(references)
@@ -83,15 +88,17 @@ class Stream:
             window = list(islice(remaining, _WINDOW))
             if not window:
                 return
-            lengths = [int(chunk.lengths[place]) for chunk, place in window]
+            lengths = [int(chunk.lengths[place]) for chunk, place, _ in window]
             packs = pack(lengths, self.pack_to or 0)
             random.Random(f"{seed} {number}").shuffle(packs)  # best-fit puts full packs first
             yield from ([window[place] for place in one] for one in packs)
 
 
 def _read(references: Sequence[Reference]) -> Encoded:
-    samples = [chunk.sample(number) for chunk, number in references]
-    return samples[0] if len(samples) == 1 else joined(samples)
+    samples = [chunk.sample(number) for chunk, number, _ in references]
+    together = samples[0] if len(samples) == 1 else joined(samples)
+    together["sources"] = [source for _, _, source in references]
+    return together
 
 
 def shuffled(items: Iterable[Reference], size: int, seed: int) -> Iterator[Reference]:

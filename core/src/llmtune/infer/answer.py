@@ -135,12 +135,13 @@ def _questions(answerer: Answerer, rows: Sequence[Row]) -> Iterator[tuple[Row, l
     """Yield each row with the ids of its question."""
     for row in rows:
         try:
-            yield row, answerer.prompt(_question(row))
+            yield row, answerer.prompt(question(row))
         except DataError as error:
             print(f"warning: left out {row.get('source', 'a row')}: {error.problem}", file=sys.stderr)
 
 
-def _question(row: Row) -> Row:
+def question(row: Row) -> Row:
+    """Return the row without its last answer."""
     turns = row["messages"]
     return {**row, "messages": turns[:-1] if turns[-1]["role"] == "assistant" else turns}
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+from llmtune.errors import UsageError
+
 
 class Quantizer(ABC):
     """Quantizes on load (`load_kwargs`), after loading (`quantize`), or both."""
@@ -19,4 +21,7 @@ class Quantizer(ABC):
 
     def dequantize(self, model: Any) -> Any:
         """Return a plain model with the weights that the quantized ones stand for, to merge an adapter into."""
-        raise NotImplementedError
+        raise UsageError(
+            "an adapter cannot be merged into this base in few bits: its quantizer gives no plain weights",
+            fix="--quantization_bit 0 merges into the base as it was published",
+        )

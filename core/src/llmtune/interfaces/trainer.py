@@ -38,6 +38,10 @@ class TrainingJob:
     train_rows: Sequence[Encoded] | Stream
     """Samples by number, for the backend to shuffle; or a stream, whose order is fixed."""
     eval_rows: Sequence[Encoded]
+    lengths: Sequence[int] | None = None
+    """Tokens of each of `train_rows`; None where they are known only once it is encoded."""
+    sources: Callable[[int], list[str]] | None = None
+    """Number of one of `train_rows` -> where it came from ("data.jsonl:12"); None for a stream: its samples say it."""
     packed: bool = False
     """Whether samples of `train_rows` are packs (`Encoded.lengths`), whose parts must not see each other."""
     training: TrainingSection
@@ -52,10 +56,21 @@ class TrainingJob:
     callbacks: list[Callback] = field(default_factory=list)
     write_extras: Callable[[Path], None]
     """Adds core's own files (arguments, template, tokenizer) to a checkpoint being written."""
-    checkpoint_saved: Callable[[Path], None]
-    """Called after a checkpoint is complete under its final name."""
+    checkpoint_saved: Callable[[Path, bool], None]
+    """Called on rank 0 after a checkpoint is complete under its final name, with whether it is the best one so far."""
+    generated_metrics: Callable[[Any, int], dict[str, float]] | None = None
+    """Answers the validation rows and returns what was measured of the answers; None without --predict_with_generate.
+    Called on every rank at each evaluation, with the model without a backend's wrappers and the step. The values are
+    logged with the prefix `eval_`."""
+    best_metric: tuple[str, bool] = ("eval_loss", False)
+    """The logged value that tells which checkpoint is the best, and whether higher is better."""
     left_out: Callable[[str, str], None] | None = None
     """Called with the `problem` of each sample that has one; None where no sample can have one."""
+
+    @property
+    def rows_in_a_step(self) -> int:
+        """Rows (or packs) that each process brings to an optimizer step."""
+        return self.training.batch_size * (self.training.gradient_accumulation_steps or 1)
 
 
 @dataclass(frozen=True, kw_only=True)

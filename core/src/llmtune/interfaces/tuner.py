@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 class Tuner(ABC):
     """Makes a model trainable. `model` is a `torch.nn.Module` throughout."""
 
+    whole_steps = False
+    """Whether all rows of a step must be in one backward pass, because parameters are updated in it."""
+
     @abstractmethod
     def prepare(self, model: Any) -> Any:
         """Return the model to train: adapters added, everything else frozen.
@@ -89,5 +92,10 @@ class Tuner(ABC):
 
 def trainable_parameters(model: Any) -> tuple[int, int]:
     """Return (trainable, all) parameter counts."""
-    counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    counts = [(parameter_size(parameter), parameter.requires_grad) for parameter in model.parameters()]
     return sum(count for count, trains in counts if trains), sum(count for count, _ in counts)
+
+
+def parameter_size(parameter: Any) -> int:
+    """Return how many numbers a parameter has, also where this process holds a part of it alone (ZeRO-3)."""
+    return int(getattr(parameter, "ds_numel", parameter.numel()))

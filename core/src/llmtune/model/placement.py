@@ -39,6 +39,8 @@ def placement(options: LoadOptions) -> dict[str, Any]:
         on_gpu = torch.cuda.is_available()
         limits = {number if on_gpu else "cpu": _bytes(size) for number, size in enumerate(options.max_memory)}
         return {"device_map": "auto", "max_memory": limits}
+    if options.shared:
+        return {}
     return {"device_map": {"": f"cuda:{local_rank()}"} if torch.cuda.is_available() else None}
 
 

@@ -1,4 +1,4 @@
-"""Which tuner, trainer, engine and quantizer a configuration names."""
+"""Which tuner, trainer, engine, quantizer and metric a configuration names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from llmtune.config.section import extra
 from llmtune.errors import Problems, UnknownName, UsageError
 from llmtune.plugins.catalogue import Catalogue, Entry
 
-_FLAGS = {"tuner": "sft_type", "trainer": "train_backend", "engine": "infer_backend", "quantizer": "quant_method"}
+_FLAGS = {
+    "tuner": "sft_type",
+    "trainer": "train_backend",
+    "engine": "infer_backend",
+    "quantizer": "quant_method",
+    "metric": "metric",
+}
 """Kind -> the flag that names one."""
 
 
@@ -39,6 +45,10 @@ def _behaviours(config: CommandConfig, catalogue: Catalogue) -> dict[str, str]:
         names["tuner"] = names["tuner"] if config.get("ckpt_dir") else None
     if "training" in type(config).model_fields:
         names["tuner"] = _tuner_name(config, catalogue)
+    if not config.get("predict_with_generate"):
+        names["metric"] = None
+    elif names["engine"] is None:
+        names["engine"] = "pt"  # no other engine takes a model that is being trained
     names["quantizer"] = (names["quantizer"] or "bnb") if config.get("quantization_bit") else None
     return {kind: name for kind, name in names.items() if name is not None}
 
@@ -74,7 +84,7 @@ def engine_name(config: Any, catalogue: Catalogue) -> str:
 
 def _find(kind: str, name: str, config: CommandConfig, catalogue: Catalogue) -> Entry:
     """Return the entry of a behaviour; names that SWIFT has and llmtune not yet are told apart from mistakes."""
-    flag = _FLAGS[kind]
+    flag = _FLAGS[kind] if _has_flag(kind, config) else "predict_with_generate"
     if name in _pending(kind, config) and catalogue.get(kind, name) is None:
         raise UsageError(f"--{flag} {name} is not available yet", fix=f"llmtune {kind}s lists what is")
     try:
@@ -84,7 +94,14 @@ def _find(kind: str, name: str, config: CommandConfig, catalogue: Catalogue) -> 
         raise
 
 
+def _has_flag(kind: str, config: CommandConfig) -> bool:
+    """Whether a flag of the command names one: the engine that answers while training has none."""
+    return any(_FLAGS[kind] in type(part).model_fields for _, part in config.sections())
+
+
 def _pending(kind: str, config: CommandConfig) -> list[str]:
+    if not _has_flag(kind, config):
+        return []
     flag = _FLAGS[kind]
     section = getattr(config, config.section_of(flag))
     return list(extra(type(section), flag).get("x-pending-names", ()))

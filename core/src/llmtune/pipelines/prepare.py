@@ -52,7 +52,7 @@ class Choices:
     """None where the template's own is not installed: an error only for rows with tools."""
     loss_scales: LossScales | None = None
     behaviours: dict[str, Entry] = field(default_factory=dict)
-    """kind -> the tuner, trainer, engine, quantizer of the run."""
+    """kind -> the tuner, trainer, engine, quantizer, metric of the run."""
     extensions: list[Entry] = field(default_factory=list)
 
     def entries(self) -> list[Entry]:
@@ -77,7 +77,7 @@ class Prepared(Generic[Config]):
         return self.run.plan
 
     def provide(self, hook: str, kind: str) -> Any:
-        """Build the tuner, trainer, engine or quantizer of this run."""
+        """Build the tuner, trainer, engine, quantizer or metric of this run."""
         entry = self.choices.behaviours[kind]
         return self.manager.provide(
             hook, entry, name=entry.name, options=self.config.options(kind, entry.name), run=self.run
@@ -153,6 +153,7 @@ def choose(config: Any, catalogue: Catalogue) -> Choices:
         check_requirements(entry)
         problems.collect(add_options, config, entry)
     problems.add(_contradictions(config, used))
+    problems.add(_unshareable(config, used.get("tuner")))
     problems.raise_any()
     assert model is not None
     assert template is not None
@@ -289,6 +290,7 @@ def load_model(prepared: Prepared[Any], spec: ModelSpec, *, weights: bool) -> Lo
         max_length=prepared.config.template.max_length,
         device_map=_device_map(prepared.config),
         max_memory=section.device_max_memory,
+        shared=is_shared(prepared.config),
         kwargs=quantizer.load_kwargs(section.dtype) if quantizer else {},
     )
     entry = prepared.choices.model.entry
@@ -300,6 +302,30 @@ def load_model(prepared: Prepared[Any], spec: ModelSpec, *, weights: bool) -> Lo
     if weights:
         prepared.manager.event("llmtune_model_loaded", loaded=loaded, run=prepared.run)
     return loaded
+
+
+def is_shared(config: Any) -> bool:
+    """Whether each process of the run is going to hold a part of the model alone."""
+    return bool(config.get("fsdp")) or is_loaded_in_parts(config)
+
+
+def is_loaded_in_parts(config: Any) -> bool:
+    """Whether the processes load the weights together, each its own part of them (ZeRO-3)."""
+    deepspeed = config.get("deepspeed")
+    return isinstance(deepspeed, dict) and deepspeed.get("zero_optimization", {}).get("stage") == 3
+
+
+def _unshareable(config: Any, tuner: Entry | None) -> Iterable[str]:
+    """Yield what cannot be done with a model of which each process holds a part."""
+    flag = next((name for name in ("fsdp", "deepspeed") if config.get(name)), None)
+    if flag and tuner and not tuner.facts.get("shareable", False):
+        yield f"--{flag}: --sft_type {tuner.name} needs whole parameters and gradients; use lora or full"
+    if flag and config.get("quantization_bit") and is_shared(config):
+        yield f"--{flag} cannot share the packed weights of --quantization_bit; train over them with DDP"
+    if is_shared(config) and (config.get("device_map_config_path") or config.get("device_max_memory")):
+        yield f"--{flag} places the model itself: leave out --device_map_config_path and --device_max_memory"
+    if config.get("predict_with_generate") and is_shared(config):
+        yield f"--predict_with_generate needs the whole model in each process, which --{flag} does not leave there"
 
 
 def make_quantizer(prepared: Prepared[Any]) -> Quantizer | None:

@@ -40,8 +40,10 @@ def rules(
 def _training(config: CommandConfig, model: Entry, tuner: Entry, world_size: int) -> Iterator[Rule]:
     batch_size = config.get("batch_size")
     yield Rule("learning_rate", tuner.facts.get("learning_rate", 1e-4), f"tuner {tuner.name}")
-    steps = math.ceil(16 / batch_size / world_size)
-    yield Rule("gradient_accumulation_steps", steps, f"ceil(16 / {batch_size} batch_size / {world_size} world_size)")
+    shared = config.get("sequence_parallel_size", 1)
+    steps = math.ceil(16 / batch_size / (world_size // shared))
+    ranks = f"{world_size} world_size" + (f" * {shared} sequence_parallel_size" if shared > 1 else "")
+    yield Rule("gradient_accumulation_steps", steps, f"ceil(16 / {batch_size} batch_size / {ranks})")
     yield Rule("save_steps", config.get("eval_steps"), "--eval_steps")
     if config.get("predict_with_generate"):
         yield Rule("eval_batch_size", 1, "--predict_with_generate")

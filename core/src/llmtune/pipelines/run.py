@@ -11,6 +11,7 @@ from llmtune.plugins.catalogue import Catalogue
 
 PIPELINES = {
     "sft": "llmtune.pipelines.sft:sft",
+    "pt": "llmtune.pipelines.pt:pt",
     "infer": "llmtune.pipelines.infer:infer",
     "merge-lora": "llmtune.pipelines.merge:merge_lora",
     "export": "llmtune.pipelines.export:export",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -13,25 +13,29 @@ from typing import Any
 from llmtune import __version__
 from llmtune.config import environment
 from llmtune.config.commands import SftConfig
+from llmtune.config.saving import SavingSection
 from llmtune.errors import CheckpointError, Interrupted
 from llmtune.interfaces.template import Template
 from llmtune.interfaces.trainer import RunResult, Trainer, TrainingJob
 from llmtune.interfaces.tuner import Tuner, trainable_parameters
-from llmtune.model.memory import training_bytes
+from llmtune.model.memory import device_memory, training_bytes
 from llmtune.paths import user_path
 from llmtune.pipelines.data import load_rows, make_encoder, new_report
+from llmtune.pipelines.generated_metrics import generated_metrics, questions
 from llmtune.pipelines.prepare import (
     Prepared,
     find_model,
+    is_loaded_in_parts,
     load_model,
     make_template,
     prepare,
     with_folder,
     with_steps,
 )
+from llmtune.pipelines.publish import Uploads, destination_of_run, uploads
 from llmtune.pipelines.training_data import TrainingData, training_data
 from llmtune.plugins.catalogue import Catalogue
-from llmtune.specs import LoadedModel, LoadOptions, ModelSpec, TemplateSpec
+from llmtune.specs import LoadedModel, LoadOptions, ModelSpec, Row, TemplateSpec
 from llmtune.table import text_table
 from llmtune.train import checkpoint, ranks
 from llmtune.train.checkpoint_files import CheckpointFiles
@@ -39,13 +43,15 @@ from llmtune.train.log import cut_log
 from llmtune.train.run_folder import RunRecord, check_writable, create_run_folder, write_json
 
 
-def sft(config: SftConfig, catalogue: Catalogue) -> RunResult | None:
+def sft(config: SftConfig, catalogue: Catalogue, *, command: str = "sft") -> RunResult | None:
     """Train and return the result, None after a dry run; every rank follows this recipe, rank 0 writes.
 
     Files are written into a new run folder once the data is known to be good.
     """
-    prepared = prepare("sft", config, catalogue)
-    resumed = check(prepared)
+    prepared = prepare(command, config, catalogue)
+    start = check(prepared)
+    resumed = None if config.saving.resume_only_model else start
+    destination = destination_of_run(prepared)
     with ranks.first_alone():  # before they are connected: no timeout of a process group bounds it
         inputs = read_inputs(prepared)
     tuner = make_tuner(prepared, inputs)
@@ -53,15 +59,16 @@ def sft(config: SftConfig, catalogue: Catalogue) -> RunResult | None:
         if prepared.config.rehearsal.dry_run:
             show_dry_run(prepared, inputs, tuner)
             return None
-        with run_folder(prepared, inputs, resumed) as folder:
-            model = load_trainable(prepared, inputs, tuner, resumed)
+        with run_folder(prepared, inputs, resumed) as folder, uploads(prepared, destination, folder) as uploaded:
+            model = load_trainable(prepared, inputs, tuner, start)
             trainer: Trainer = prepared.provide("llmtune_create_trainer", "trainer")
-            ended = trainer.fit(training_job(prepared, inputs, model, tuner, folder, resumed))
+            ended = trainer.fit(training_job(prepared, inputs, model, tuner, folder, resumed, uploaded))
             result = ranks.share(lambda: ended)  # only rank 0 looks for the best checkpoint
             finish_report(prepared, inputs.data, folder)
             if result.stop_signal is None:
                 _event(prepared, "llmtune_run_finished", result=result)
             finish(prepared, result, folder)
+            uploaded.finish(result)
     return result
 
 
@@ -76,16 +83,22 @@ class Inputs:
     template_spec: TemplateSpec
     template: Template
     data: TrainingData
+    questions: Sequence[Row]
+    """Validation rows that the model answers at each evaluation; none without --predict_with_generate."""
 
 
 def check(prepared: Prepared[SftConfig]) -> Path | None:
-    """Raise for what would stop the run later, and return the checkpoint to resume from."""
+    """Raise for what would stop the run later, and return the checkpoint to start from."""
     config = prepared.config
     ranks.check_backend(config.distributed.ddp_backend)
     check_writable(user_path(config.saving.output_dir))
     if config.tracking.logging_dir is not None:
         check_writable(user_path(config.tracking.logging_dir), "--logging_dir")
-    return _resume_from(config)
+    start = _start_from(config.saving)
+    new = start is None or config.saving.resume_only_model or checkpoint.step_of(start) < 0
+    if new and not config.saving.add_output_dir_suffix:
+        checkpoint.check_free(user_path(config.saving.output_dir))
+    return start
 
 
 def read_inputs(prepared: Prepared[SftConfig]) -> Inputs:
@@ -106,6 +119,7 @@ def read_inputs(prepared: Prepared[SftConfig]) -> Inputs:
         template_spec=template_spec,
         template=template,
         data=data,
+        questions=questions(prepared, data.questions, template),
     )
 
 
@@ -122,11 +136,12 @@ def without_weights(loaded: LoadedModel, dtype: str) -> Any:
     return None if loaded.skeleton is None else loaded.skeleton(LoadOptions(dtype=dtype).torch_dtype)
 
 
-def load_trainable(prepared: Prepared[SftConfig], inputs: Inputs, tuner: Tuner, resumed: Path | None) -> Any:
+def load_trainable(prepared: Prepared[SftConfig], inputs: Inputs, tuner: Tuner, start: Path | None) -> Any:
     """Load the weights, and return the model with its trainable parameters."""
-    with ranks.first_alone():
+    together = is_loaded_in_parts(prepared.config)
+    with contextlib.nullcontext() if together else ranks.first_alone():
         loaded = load_model(prepared, inputs.spec, weights=True)
-    model = trainable(prepared, tuner, loaded.model, resumed)
+    model = trainable(prepared, tuner, loaded.model, start)
     count, total = trainable_parameters(inputs.skeleton or model)  # packed weights count as what they stand for
     name = prepared.choices.behaviours["tuner"].name
     prepared.run.say(f"training {count:,} of {total:,} parameters ({count / total:.2%}) with {name}")
@@ -134,11 +149,23 @@ def load_trainable(prepared: Prepared[SftConfig], inputs: Inputs, tuner: Tuner, 
 
 
 def training_job(
-    prepared: Prepared[SftConfig], inputs: Inputs, model: Any, tuner: Tuner, folder: Path, resumed: Path | None
+    prepared: Prepared[SftConfig],
+    inputs: Inputs,
+    model: Any,
+    tuner: Tuner,
+    folder: Path,
+    resumed: Path | None,
+    uploaded: Uploads,
 ) -> TrainingJob:
     """Return all that a trainer backend needs to know."""
     config, data = prepared.config, inputs.data
     arguments = config.flat()  # with the hub that served the model
+    generated = generated_metrics(prepared, inputs.questions, inputs.template, inputs.tokenizer, folder)
+
+    def checkpoint_saved(path: Path, is_best: bool) -> None:
+        _event(prepared, "llmtune_checkpoint_saved", folder=path)
+        uploaded.checkpoint_saved(path, is_best)
+
     files = CheckpointFiles(arguments, inputs.template_spec, inputs.template, inputs.tokenizer, config.generation)
     return TrainingJob(
         model=model,
@@ -146,6 +173,8 @@ def training_job(
         tuner=tuner,
         train_rows=data.train,
         eval_rows=data.validation,
+        lengths=data.lengths,
+        sources=data.sources,
         packed=config.preprocessing.packing,
         training=config.training,
         optimizer=config.optimizer,
@@ -157,7 +186,9 @@ def training_job(
         resume_from=resumed,
         callbacks=_callbacks(prepared),
         write_extras=files.write,
-        checkpoint_saved=lambda path: _notify(prepared, "llmtune_checkpoint_saved", folder=path),
+        checkpoint_saved=checkpoint_saved,
+        generated_metrics=generated,
+        best_metric=generated.best if generated else ("eval_loss", False),
         left_out=data.left_out,
     )
 
@@ -165,10 +196,6 @@ def training_job(
 def _event(prepared: Prepared[SftConfig], hook: str, **arguments: Any) -> list[Any]:
     """Tell the plugins; every event of this pipeline belongs to rank 0."""
     return prepared.manager.event(hook, **arguments, run=prepared.run) if prepared.run.rank == 0 else []
-
-
-def _notify(prepared: Prepared[SftConfig], hook: str, **arguments: Any) -> None:
-    _event(prepared, hook, **arguments)
 
 
 def _callbacks(prepared: Prepared[SftConfig]) -> list[Any]:
@@ -182,6 +209,8 @@ def run_folder(prepared: Prepared[SftConfig], inputs: Inputs, resumed: Path | No
     with_folder(prepared, folder)
     prepared.run.say(f"run folder: {folder}")
     if not ranks.is_first():
+        if prepared.config.saving.save_on_each_node:
+            folder.mkdir(parents=True, exist_ok=True)
         yield folder
         return
     record, report = RunRecord(folder, _record(prepared, inputs.spec)), inputs.data.report
@@ -208,10 +237,14 @@ def finish_report(prepared: Prepared[SftConfig], data: TrainingData, folder: Pat
 
 
 def _open_folder(config: SftConfig, spec: ModelSpec, resumed: Path | None) -> Path:
-    if resumed is not None:
+    if resumed is not None and checkpoint.step_of(resumed) >= 0:  # else one from a hub: last-checkpoint
         cut_log(resumed.parent, checkpoint.step_of(resumed))
         return resumed.parent
-    return create_run_folder(user_path(config.saving.output_dir), spec.name, suffix=config.saving.add_output_dir_suffix)
+    folder = create_run_folder(
+        user_path(config.saving.output_dir), spec.name, suffix=config.saving.add_output_dir_suffix
+    )
+    cut_log(folder, -1)  # of a run that was killed before its first checkpoint
+    return folder
 
 
 def show_dry_run(prepared: Prepared[SftConfig], inputs: Inputs, tuner: Tuner) -> None:
@@ -223,14 +256,42 @@ def show_dry_run(prepared: Prepared[SftConfig], inputs: Inputs, tuner: Tuner) ->
     chosen = prepared.plan.resolved.items()
     say(text_table(["FLAG", "VALUE", "RULE"], [[flag, str(one["value"]), one["rule"]] for flag, one in chosen]))
     world = prepared.run.world_size
-    rows = config.training.batch_size * (config.training.gradient_accumulation_steps or 1) * world
+    readers = config.distributed.readers(world)
+    rows = config.training.batch_size * (config.training.gradient_accumulation_steps or 1) * readers
     say(f"{data.steps} steps of {rows} {data.unit} ({data.described()}, {world} processes)")
     if inputs.skeleton is not None:
         count, total = trainable_parameters(inputs.skeleton)
         needed = training_bytes(inputs.skeleton, tuner, bits=config.quantization.quantization_bit)
         say(f"{count:,} of {total:,} parameters are trained ({count / total:.2%})")
         say(f"{needed / 1e9:.2f} GB for weights, gradients and optimizer; activations come on top")
+        for line in cost_of_steps(inputs.skeleton, needed, data.tokens_in_a_step(rows), data.steps, readers):
+            say(line)
     say("dry run: nothing was trained or written")
+
+
+def cost_of_steps(skeleton: Any, held: int, tokens: float | None, steps: int, readers: int) -> Iterator[str]:
+    """Yield what activations and a step take about; `tokens` of a step, None where rows are not read yet."""
+    from llmtune.model.step_cost import operations_per_second, step_cost
+
+    cost = step_cost(skeleton)
+    if cost is None:
+        yield "what a step takes cannot be told from the layers of this model without its weights"
+        return
+    there, device = device_memory()
+    fit = max(0, int((there - held) / cost.kept_bytes))
+    yield (
+        f"{cost.kept_bytes / 1e6:.2f} MB of activations for each token that is computed at once; "
+        f"{there / 1e9:.0f} GB ({device}) hold about {fit:,}"
+    )
+    rate = operations_per_second(skeleton.dtype)
+    seconds = cost.operations * (tokens or 1000) / readers / rate
+    if tokens is None:
+        yield f"about {seconds:.2g} s for 1,000 tokens on this machine, at {rate / 1e9:,.0f} GFLOP/s"
+    else:
+        yield (
+            f"about {seconds:.2g} s for a step of {tokens:,.0f} tokens on this machine, at {rate / 1e9:,.0f} GFLOP/s; "
+            f"{seconds * steps / 60:,.1f} minutes in all"
+        )
 
 
 def _record(prepared: Prepared[SftConfig], spec: ModelSpec) -> dict[str, Any]:
@@ -248,28 +309,31 @@ def _record(prepared: Prepared[SftConfig], spec: ModelSpec) -> dict[str, Any]:
     }
 
 
-def _resume_from(config: SftConfig) -> Path | None:
-    given = config.saving.resume_from_checkpoint
-    if given is None:
+def _start_from(saving: SavingSection) -> Path | None:
+    if saving.resume_from_checkpoint is None:
         return None
-    folder = user_path(given).resolve()
+    folder = user_path(saving.resume_from_checkpoint).resolve()
+    if saving.resume_only_model:
+        checkpoint.check_readable(folder)
+        return folder
     checkpoint.check_complete(folder)
-    if not (folder / "optimizer.pt").exists():
+    if not (folder / "optimizer.pt").exists() and not list(folder.glob("global_step*")):  # DeepSpeed's
         raise CheckpointError(
             f"checkpoint {folder} was saved with --save_only_model and cannot be resumed from",
-            fix="train with --save_only_model false to be able to resume",
+            fix="add --resume_only_model true to start anew from its weights; "
+            "train with --save_only_model false to be able to resume",
         )
     return folder
 
 
-def trainable(prepared: Prepared[SftConfig], tuner: Tuner, model: Any, resumed: Path | None) -> Any:
-    """Return the model with its trainable parameters: fresh, or as the resumed checkpoint has them."""
+def trainable(prepared: Prepared[SftConfig], tuner: Tuner, model: Any, start: Path | None) -> Any:
+    """Return the model with its trainable parameters: fresh, or as a checkpoint has them."""
     from transformers import set_seed
 
     set_seed(prepared.config.training.seed)  # adapters start from random numbers
-    model = tuner.load(model, resumed, trainable=True) if resumed else tuner.prepare(model)
-    if prepared.config.training.gradient_checkpointing:
-        model.enable_input_require_grads()
+    model = tuner.load(model, start, trainable=True) if start else tuner.prepare(model)
+    if prepared.config.quantization.quantization_bit:
+        model.enable_input_require_grads()  # on CPUs bitsandbytes has no backward pass where an input needs no gradient
     return model
 
 
@@ -286,7 +350,7 @@ def finish(prepared: Prepared[SftConfig], result: RunResult, folder: Path) -> No
         error.exit_code = 128 + result.stop_signal
         raise error
     if result.metrics.get("train_seconds"):
-        say(f"trained {result.steps} steps in {result.metrics['train_seconds']:.0f} s")
+        say(_speed(result))
     if (folder / "images").is_dir():
         say(f"curves: {folder / 'images'}")
     best = result.best_checkpoint
@@ -297,3 +361,14 @@ def finish(prepared: Prepared[SftConfig], result: RunResult, folder: Path) -> No
     loss = f" (eval_loss {result.metrics['eval_loss']:.4f} at the end)" if "eval_loss" in result.metrics else ""
     local = "".join(f" --custom_register_path {path}" for path in prepared.plan.local)
     say(f"best checkpoint: {best}{loss}\ntry it: llmtune infer --ckpt_dir {best}{local}")
+
+
+def _speed(result: RunResult) -> str:
+    """Say how long a run took, and what of it backends measure."""
+    found, seconds = result.metrics, result.metrics["train_seconds"]
+    parts = [f"trained {result.steps} steps in {seconds:.1f} s"]
+    if "tokens_per_second" in found:
+        parts.append(f"{found['tokens_per_second']:.0f} tokens/s in steps alone")
+        parts.append(f"{found['padding']:.0%} of it padding")
+        parts.append(f"at most {found['memory_gb']:.1f} GB")
+    return ", ".join(parts)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
 from typing import Any
 
 from llmtune.config.commands import SftConfig
-from llmtune.data.encode import Encoder, encode_rows
+from llmtune.data.encode import CHUNK, Encoder, encode_rows
 from llmtune.data.lazy import LazyRows
 from llmtune.data.load import Rows
 from llmtune.data.packing import PackedRows, pack
 from llmtune.data.report import DataReport
 from llmtune.data.select import SelectedDataset
-from llmtune.data.spool import Line
+from llmtune.data.spool import Line, Selection, Spool, spooled
 from llmtune.data.stream import Stream, interleaved
 from llmtune.errors import DataError
 from llmtune.pipelines.data import encode, row_loader
@@ -36,12 +37,22 @@ class TrainingData:
     is_complete: bool = True
     """Whether every row has been encoded, so that the report says all."""
     unit: str = "rows"
+    questions: Selection | None = None
+    """The rows of `validation` as they were read, where they are answered too (--predict_with_generate)."""
+    lengths: Sequence[int] | None = None
+    """Tokens of each of `train`, where they are known."""
+    sources: Callable[[int], list[str]] | None = None
+    """Number of a sample of `train` -> where its rows came from; None for a stream, whose samples say it."""
     max_dropped: int = field(default=0)
     """Rows that may turn out to be unusable while the model trains."""
 
     def left_out(self, reason: str, source: str) -> None:
         """Count a row that was found out late; raise `DataError` once there are too many."""
         self.report.read_late(reason, source, limit=self.max_dropped)
+
+    def tokens_in_a_step(self, rows: int) -> float | None:
+        """Return how many tokens `rows` rows have on average, None where lengths are not known."""
+        return None if not self.lengths else sum(self.lengths) / len(self.lengths) * min(rows, len(self.lengths))
 
     def described(self) -> str:
         """Return how much there is, for the dry run."""
@@ -55,7 +66,9 @@ def training_data(
     """Return the samples as the flags ask for them; show what was left out, and fail when that is too much."""
     if rows is None:
         return _streamed(prepared, encoder, report)
-    if prepared.config.preprocessing.lazy_tokenize:
+    config = prepared.config
+    needs_lengths = config.preprocessing.packing or config.template.truncation_strategy == "split"
+    if config.preprocessing.lazy_tokenize and not needs_lengths:
         return _lazy(prepared, rows, encoder, report)
     return _eager(prepared, rows, encoder, report)
 
@@ -63,12 +76,24 @@ def training_data(
 def _eager(prepared: Prepared[SftConfig], rows: Rows, encoder: Encoder, report: DataReport) -> TrainingData:
     config = prepared.config
     train, validation = encode(prepared, rows, encoder, report)
+    questions = _questions(prepared, rows.validation)
     _show(prepared, report)
     if not train:
         raise DataError("no row is left to train on", fix="\n  ".join(report.lines()))
+
+    def source_of(number: int) -> str:
+        chunk, row = train.row_of(number)
+        return rows.train[chunk * CHUNK + row]["source"]
+
     if not config.preprocessing.packing:
         return TrainingData(
-            train=train, validation=validation, steps=planned_steps(prepared, len(train)), report=report
+            train=train,
+            validation=validation,
+            steps=planned_steps(prepared, len(train)),
+            report=report,
+            questions=questions,
+            lengths=array("i", train.lengths.tolist()),
+            sources=lambda number: [source_of(number)],
         )
     packs = pack(train.lengths, config.template.max_length)
     share = report_share(train.lengths, len(packs), config.template.max_length)
@@ -76,8 +101,21 @@ def _eager(prepared: Prepared[SftConfig], rows: Rows, encoder: Encoder, report: 
         f"packed {len(train)} rows into {len(packs)} sequences of {config.template.max_length} tokens ({share})"
     )
     packed = PackedRows(train, packs)
-    steps = planned_steps(prepared, len(packed))
-    return TrainingData(train=packed, validation=validation, steps=steps, report=report, unit="packs")
+    return TrainingData(
+        train=packed,
+        validation=validation,
+        steps=planned_steps(prepared, len(packed)),
+        report=report,
+        unit="packs",
+        questions=questions,
+        lengths=array("i", (int(train.lengths[one].sum()) for one in packs)),
+        sources=lambda number: [source_of(one) for one in packs[number]],
+    )
+
+
+def _questions(prepared: Prepared[SftConfig], validation: Selection) -> Selection | None:
+    """Return the validation rows in a spool of their own: that of all rows may be large, and is given back."""
+    return spooled(validation) if prepared.config.evaluation.predict_with_generate else None
 
 
 def report_share(lengths: Any, packs: int, size: int) -> str:
@@ -96,6 +134,7 @@ def _lazy(prepared: Prepared[SftConfig], rows: Rows, encoder: Encoder, report: D
         steps=planned_steps(prepared, len(rows.train)),
         report=report,
         is_complete=False,
+        questions=_questions(prepared, rows.validation),
         max_dropped=int(prepared.config.data.max_dropped_ratio * len(rows.train)),
     )
 
@@ -107,7 +146,10 @@ def _streamed(prepared: Prepared[SftConfig], encoder: Encoder, report: DataRepor
     own_report = DataReport(strategy=report.strategy)
     first = islice(lines(own_report), held_out)
     given = _chained(prepared, prepared.choices.validation, own_report)
-    validation = encode_rows(chain(given, first), encoder, report)
+    held = Spool()
+    for line, source in chain(given, first):
+        held.append_line(line, source)
+    validation = encode_rows(held[:].lines(), encoder, report)
     report.validation = len(validation)
     stream = Stream(
         lines=lambda: islice(lines(report), held_out, None),
@@ -122,7 +164,15 @@ def _streamed(prepared: Prepared[SftConfig], encoder: Encoder, report: DataRepor
     prepared.run.say(f"streaming; {len(validation)} rows to validate")
     unit = "packs" if config.preprocessing.packing else "rows"
     steps = config.training.max_steps
-    return TrainingData(train=stream, validation=validation, steps=steps, report=report, is_complete=False, unit=unit)
+    return TrainingData(
+        train=stream,
+        validation=validation,
+        steps=steps,
+        report=report,
+        is_complete=False,
+        unit=unit,
+        questions=_questions(prepared, held[:]),
+    )
 
 
 def _lines(prepared: Prepared[SftConfig], selected: Sequence[SelectedDataset], report: DataReport) -> Iterator[Line]:
@@ -148,14 +198,15 @@ def _show(prepared: Prepared[SftConfig], report: DataReport) -> None:
 
 def planned_steps(prepared: Prepared[SftConfig], rows: int) -> int:
     """Return the number of optimizer steps; raise `DataError` when the rows fill none."""
-    training, world = prepared.config.training, prepared.run.world_size
-    batch = training.batch_size * world
-    batches = rows // batch if training.dataloader_drop_last else math.ceil(rows / batch)
-    if batches == 0:
+    training, distributed = prepared.config.training, prepared.config.distributed
+    batch = training.batch_size * distributed.readers(prepared.run.world_size)
+    if training.dataloader_drop_last and rows < batch:
         raise DataError(
             f"{rows} rows fill no batch of {batch}, and --dataloader_drop_last leaves out batches that are not full",
             fix="lower --batch_size, or --dataloader_drop_last false",
         )
     if training.max_steps > 0:
         return training.max_steps
-    return math.ceil(batches / (training.gradient_accumulation_steps or 1)) * training.num_train_epochs
+    used = rows - rows % batch if training.dataloader_drop_last else rows
+    step = batch * (training.gradient_accumulation_steps or 1)
+    return math.ceil(used / step) * training.num_train_epochs

@@ -50,7 +50,7 @@ KINDS: dict[str, frozenset[str]] = {
     "dataset": frozenset(
         {"file", "preprocessor", "arguments", "columns", "subsets", "val_subsets", "rows", "huge", "revision"}
     ),
-    "tuner": frozenset({"learning_rate", "quantized_base", "saves", "instead_of", "when"}),
+    "tuner": frozenset({"learning_rate", "quantized_base", "shareable", "saves", "instead_of", "when"}),
     "extension": frozenset({"when"}),
     "trainer": frozenset(),
     "engine": frozenset(),

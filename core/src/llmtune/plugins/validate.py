@@ -18,6 +18,7 @@ _HOOKS = {
     "engine": "llmtune_create_engine",
     "hub": "llmtune_create_hub",
     "quantizer": "llmtune_create_quantizer",
+    "metric": "llmtune_create_metric",
     "preprocessor": "llmtune_create_preprocessor",
 }
 """Kinds that are behaviour -> the hook that their plugin must implement."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from llmtune.testing.hub_server.server import HubServer
     from llmtune.testing.layout import LayoutTests
     from llmtune.testing.manifest import ManifestTests
+    from llmtune.testing.metric import MetricTests
     from llmtune.testing.template import TemplateTests
     from llmtune.testing.tiny import load_tiny, one_thread, tiny_model, tiny_tokenizer
     from llmtune.testing.tuner import TunerTests
@@ -37,6 +38,7 @@ __all__ = [
     "HubTests",
     "LayoutTests",
     "ManifestTests",
+    "MetricTests",
     "TemplateTests",
     "TunerTests",
     "create",

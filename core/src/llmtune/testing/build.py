@@ -33,7 +33,7 @@ def create(
     run: RunContext | None = None,
     arguments: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Build the tuner, trainer, engine, hub, quantizer or preprocessor `name` of an installed plugin.
+    """Build the tuner, trainer, engine, hub, quantizer, metric or preprocessor `name` of an installed plugin.
 
     `arguments` are those of a dataset's manifest, for preprocessors. `options` are flags with typed
     values; wrong ones raise `UsageError` as they do in a run.

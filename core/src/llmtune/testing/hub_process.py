@@ -22,7 +22,7 @@ from llmtune.errors import LlmtuneError
 from llmtune.testing.build import create
 hub = create("hub", sys.argv[1])
 upload = lambda folder, repo, **how: hub.upload(Path(folder), repo, **how)
-calls = {"snapshot": hub.snapshot, "upload": upload}
+calls = {"snapshot": hub.snapshot, "account": hub.account, "create": hub.create, "upload": upload}
 for line in sys.stdin:
     method, arguments, keywords = json.loads(line)
     try:
@@ -71,8 +71,16 @@ class HubProcess(Hub):
         how = {"kind": kind, "revision": revision, "cached_only": cached_only, "weights": weights}
         return Path(self._ask("snapshot", repo, **how))
 
-    def upload(self, folder: Path, repo: str, *, private: bool = False, message: str = "") -> str:
-        return self._ask("upload", str(folder), repo, private=private, message=message)
+    def account(self, *, token: str | None = None) -> str:
+        return self._ask("account", token=token)
+
+    def create(self, repo: str, *, private: bool = False, token: str | None = None) -> str:
+        return self._ask("create", repo, private=private, token=token)
+
+    def upload(
+        self, folder: Path, repo: str, *, private: bool = False, message: str = "", token: str | None = None
+    ) -> str:
+        return self._ask("upload", str(folder), repo, private=private, message=message, token=token)
 
     def _ask(self, method: str, *arguments: str, **keywords: Any) -> str:
         assert self._process.stdin is not None

@@ -10,6 +10,19 @@ from typing import Any
 CONTROL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
 
+HIDDEN, KEY_VALUE, MLP, LAYERS = 32, 16, 64, 2
+SHAPES = {
+    "q_proj": (HIDDEN, HIDDEN),
+    "k_proj": (HIDDEN, KEY_VALUE),
+    "v_proj": (HIDDEN, KEY_VALUE),
+    "o_proj": (HIDDEN, HIDDEN),
+    "gate_proj": (HIDDEN, MLP),
+    "up_proj": (HIDDEN, MLP),
+    "down_proj": (MLP, HIDDEN),
+}
+"""Linear layer of a decoder layer of `tiny_model` at its default width -> (inputs, outputs)."""
+
+
 def tiny_tokenizer() -> Any:
     """Return a byte-level tokenizer (every byte is a token) with ChatML's control tokens."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -25,7 +38,7 @@ def tiny_tokenizer() -> Any:
     )
 
 
-def tiny_model(folder: Path, *, seed: int = 0, hidden_size: int = 32, initializer_range: float = 0.02) -> Path:
+def tiny_model(folder: Path, *, seed: int = 0, hidden_size: int = HIDDEN, initializer_range: float = 0.02) -> Path:
     """Write a Llama of 2 layers, float32 (35 thousand parameters at width 32) with its tokenizer into `folder`.
 
     With a wide `initializer_range` its frozen head can tell tokens apart, so that adapters have something to learn.
@@ -39,7 +52,7 @@ def tiny_model(folder: Path, *, seed: int = 0, hidden_size: int = 32, initialize
         vocab_size=len(tokenizer),
         hidden_size=hidden_size,
         intermediate_size=2 * hidden_size,
-        num_hidden_layers=2,
+        num_hidden_layers=LAYERS,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=512,

@@ -17,12 +17,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from llmtune.config import environment
 from llmtune.errors import CheckpointError, OutputError
 from llmtune.train import ranks
 from llmtune.train.checkpoint_files import TEMPLATE
 
 MARK = "complete.json"
-_STAGING = ".unfinished-"
+STAGING = ".unfinished-"
 _ADAPTER = "adapter_config.json"
 """What peft and SWIFT write beside the weights of an adapter."""
 _REWRITTEN = ("generation_config.json",)
@@ -40,7 +41,7 @@ def writing(final: Path) -> Iterator[Path]:
         with _naming_a_full_disk(final):
             staged.mkdir(parents=True)
             yield staged
-            _seal(staged)
+            seal(staged)
             _replace(staged, final)
     except BaseException:
         shutil.rmtree(staged, ignore_errors=True)
@@ -48,26 +49,36 @@ def writing(final: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def writing_together(final: Path) -> Iterator[Path]:
+def writing_together(final: Path, *, on_each_machine: bool = False) -> Iterator[Path]:
     """Like `writing`, called by all ranks of a run: each may write files of its own into the one folder.
 
-    It becomes `final` when every rank has left the block.
+    It becomes `final` when every rank has left the block. With `on_each_machine` the first rank of each
+    machine makes the folder there, unless the machines share their file system.
     """
     if ranks.is_first():
         with writing(final) as staged:
             ranks.wait()  # the folder is there
+            ranks.wait()  # and on the other machines
             yield staged
             ranks.wait()  # everybody has written
     else:
         ranks.wait()
-        with _naming_a_full_disk(final):
-            yield _staged(final)
-        ranks.wait()
+        own = on_each_machine and environment.local_rank() == 0 and not _staged(final).exists()
+        with writing(final) if own else _another_ranks(final) as staged:
+            ranks.wait()
+            yield staged
+            ranks.wait()
     ranks.wait()  # it is complete
 
 
+@contextmanager
+def _another_ranks(final: Path) -> Iterator[Path]:
+    with _naming_a_full_disk(final):
+        yield _staged(final)
+
+
 def _staged(final: Path) -> Path:
-    return final.parent / f"{_STAGING}{final.name}"
+    return final.parent / f"{STAGING}{final.name}"
 
 
 @contextmanager
@@ -84,13 +95,16 @@ def _naming_a_full_disk(final: Path) -> Iterator[None]:
 
 
 def _disk_is_full(folder: Path, error: BaseException) -> bool:
-    """safetensors raises its own class without an errno, so the free space is looked at as well."""
-    if isinstance(error, OSError) and error.errno in _FULL:
+    """safetensors raises its own class, with the number in Rust's words alone; the free space is looked at as well."""
+    named = re.search(r"\(os error (\d+)\)", str(error))
+    number = error.errno if isinstance(error, OSError) else int(named[1]) if named else None
+    if number in _FULL:
         return True
     return isinstance(error, Exception) and shutil.disk_usage(folder).free < _SPARE
 
 
-def _seal(folder: Path) -> None:
+def seal(folder: Path) -> None:
+    """Flush what lies in a folder and add the completion mark; what is added later is not listed in it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     for path in files:
         _flush(path)
@@ -118,7 +132,7 @@ def _flush(path: Path) -> None:
 
 def remove(folder: Path) -> None:
     """Delete a checkpoint so that a kill in the middle leaves nothing under its name."""
-    doomed = folder.with_name(f"{_STAGING}deleted-{folder.name}")
+    doomed = folder.with_name(f"{STAGING}deleted-{folder.name}")
     shutil.rmtree(doomed, ignore_errors=True)
     folder.rename(doomed)
     shutil.rmtree(doomed)
@@ -126,7 +140,7 @@ def remove(folder: Path) -> None:
 
 def clean(run_folder: Path) -> None:
     """Remove what a killed process left half written."""
-    for path in run_folder.glob(f"{_STAGING}*"):
+    for path in run_folder.glob(f"{STAGING}*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -158,6 +172,17 @@ def check_complete(folder: Path) -> None:
     raise CheckpointError(f"checkpoint {folder} is incomplete: {reason}", fix=_others(folder.parent))
 
 
+def check_free(folder: Path) -> None:
+    """Raise `CheckpointError` where a new run would mix its checkpoints with those of another."""
+    found = complete_checkpoints(folder) if folder.is_dir() else []
+    if found:
+        raise CheckpointError(
+            f"--output_dir {folder} holds checkpoints of another run: {', '.join(path.name for path in found)}",
+            fix=f"--resume_from_checkpoint {found[-1]} goes on with it; another --output_dir, or leaving out "
+            "--add_output_dir_suffix false, keeps it",
+        )
+
+
 def check_readable(folder: Path) -> None:
     """Like `check_complete`, but say a line and go on where another program wrote an adapter."""
     if is_foreign(folder):
@@ -172,7 +197,7 @@ def is_foreign(folder: Path) -> bool:
 
     A checkpoint of llmtune's that has lost its completion mark has its template still, and is none.
     """
-    if folder.name.startswith(_STAGING) or (folder / MARK).exists() or (folder / TEMPLATE).exists():
+    if folder.name.startswith(STAGING) or (folder / MARK).exists() or (folder / TEMPLATE).exists():
         return False
     return (folder / _ADAPTER).is_file() or any(map(_is_in_swift_form, folder.glob(f"*/{_ADAPTER}")))
 

@@ -8,6 +8,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from llmtune.errors import OutputError
+from llmtune.train.checkpoint import newest
+
 FILENAME = "logging.jsonl"
 
 
@@ -21,8 +24,14 @@ class JsonlLog:
             cut_log(folder, sys.maxsize)  # a killed process left half a line
 
     def on_log(self, step: int, values: dict[str, float]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
+        except OSError as error:
+            raise OutputError(
+                f"{self.path} cannot be written: {error.strerror}",
+                fix=f"free some space; last complete checkpoint: {newest(self.path.parent) or 'none'}",
+            ) from error
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
@@ -42,8 +51,12 @@ def _parsed(line: str) -> dict[str, Any] | None:
 
 def cut_log(folder: Path, step: int) -> None:
     """Drop what was logged after `step`: a run resumed from there logs it again."""
+    if not (folder / FILENAME).exists():
+        return
     kept = [line for line in read_log(folder) if line["step"] <= step]
-    (folder / FILENAME).write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+    partial = folder / f".{FILENAME}.partial"  # a kill leaves the log as it was
+    partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+    partial.replace(folder / FILENAME)
 
 
 def draw_curves(folder: Path) -> list[Path]:

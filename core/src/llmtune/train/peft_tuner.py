@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from llmtune.errors import CheckpointError
 from llmtune.interfaces.tuner import Tuner
 from llmtune.model.target_layers import cannot_adapt, modules_to_save, target_modules
-from llmtune.specs import RunContext
+from llmtune.specs import LoadOptions, RunContext
 
 if TYPE_CHECKING:
     from llmtune.config.target_layers import TargetLayers
@@ -53,7 +53,14 @@ class PeftTuner(Tuner):
             raise cannot_adapt(self.method, options.target_regex, options.target_modules, model, error) from error
 
     def with_precision(self, model: Any) -> Any:
-        """Give the trained parameters of a fresh or loaded model their type; return the model."""
+        """Give the trained parameters of a fresh or loaded model their type; return the model.
+
+        `lora_dtype` AUTO, and options without it, leave adapters as peft makes them: fp32 over a half-precision base.
+        """
+        dtype = getattr(self.options, "lora_dtype", "AUTO")
+        for name, parameter in model.named_parameters() if dtype != "AUTO" else ():
+            if "lora_" in name:
+                parameter.data = parameter.data.to(LoadOptions(dtype=dtype).torch_dtype)
         return keep_whole_layers_in_fp32(model)
 
     def save(self, model: Any, folder: Path) -> None:

@@ -11,7 +11,7 @@ import datetime as dt
 import functools
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -150,13 +150,64 @@ def share(make: Callable[[], Result]) -> Result:
     return result
 
 
-def largest(number: int) -> int:
-    """Return the largest of the ranks' numbers."""
+def gather_objects(mine: Result) -> list[Result]:
+    """Return what every rank brings, in the order of the ranks; all of them get it."""
     if _alone():
-        return number
+        return [mine]
+    from torch import distributed
+
+    found: list[Result] = [mine] * distributed.get_world_size()
+    distributed.all_gather_object(found, mine, group=_control())
+    return found
+
+
+def count() -> int:
+    """Return the number of ranks that are connected."""
+    if _alone():
+        return 1
+    from torch import distributed
+
+    return distributed.get_world_size()
+
+
+def gather(numbers: Sequence[int]) -> list[list[int]]:
+    """Return the numbers of every rank, by rank; all ranks have equally many."""
+    if _alone():
+        return [list(numbers)]
     import torch
     from torch import distributed
 
-    numbers = torch.tensor([number])
-    distributed.all_reduce(numbers, op=distributed.ReduceOp.MAX, group=_control())
-    return int(numbers)
+    together = [torch.empty(len(numbers), dtype=torch.int64) for _ in range(count())]
+    distributed.all_gather(together, torch.tensor(numbers, dtype=torch.int64), group=_control())
+    return [one.tolist() for one in together]
+
+
+def number() -> int:
+    """Return the number of this rank among those that are connected."""
+    if _alone():
+        return 0
+    from torch import distributed
+
+    return distributed.get_rank()
+
+
+def total(numbers: Sequence[float]) -> list[float]:
+    """Return the sums over all ranks, in float64 and in the order of the ranks."""
+    if _alone():
+        return list(numbers)
+    import torch
+    from torch import distributed
+
+    together = [torch.empty(len(numbers), dtype=torch.float64) for _ in range(count())]
+    distributed.all_gather(together, torch.tensor(numbers, dtype=torch.float64), group=_control())
+    return torch.stack(together).sum(dim=0).tolist()
+
+
+def smallest(number: int) -> int:
+    """Return the smallest of the ranks' numbers."""
+    return min(one for (one,) in gather([number]))
+
+
+def largest(number: int) -> int:
+    """Return the largest of the ranks' numbers."""
+    return max(one for (one,) in gather([number]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,27 @@ class WholeModelTuner(Tuner):
         if not files:
             raise CheckpointError(f"{folder} holds no whole model (no model*.safetensors)", fix="check --sft_type")
         weights = {name: tensor for file in files for name, tensor in load_file(file).items()}
-        missing, unexpected = model.load_state_dict(weights, strict=False)
+        with _whole(model):
+            missing, unexpected = model.load_state_dict(weights, strict=False)
         missing = _not_tied(model, missing)
         if missing or unexpected:
             wrong = f"missing {', '.join(missing) or 'nothing'}, too many {', '.join(unexpected) or 'nothing'}"
             raise CheckpointError(f"{folder} holds another model: {wrong}", fix="check --model_type")
         return self.prepare(model) if trainable else model
+
+
+@contextmanager
+def _whole(model: Any) -> Iterator[None]:
+    """Inside, every parameter is whole, and what rank 0 puts there is kept: ZeRO-3 has shared them already."""
+    from transformers.integrations import is_deepspeed_zero3_enabled
+
+    if not is_deepspeed_zero3_enabled():
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(list(model.parameters()), modifier_rank=0):
+        yield
 
 
 def _not_tied(model: Any, names: list[str]) -> list[str]:

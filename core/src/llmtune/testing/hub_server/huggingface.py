@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llmtune.testing.hub_server.messages import Answer, Call, Kind, Refusal, Refused, json_answer, route
-from llmtune.testing.hub_server.repositories import Commit, Repositories, Snapshot, git_digest, is_large, sha256
-
-_USER = "llmtune"
+from llmtune.testing.hub_server.repositories import USER, Commit, Repositories, Snapshot, git_digest, is_large, sha256
 
 
 def answer(hub: Repositories, address: str, call: Call) -> Answer | None:
@@ -84,15 +82,17 @@ def _digest(name: str, path: Path) -> str:
 
 
 def _whoami(hub: Repositories, address: str, call: Call) -> Answer:
-    if hub.token(call) is None:
+    token = hub.token(call)
+    if token is None:
         raise Refused("login")
-    return json_answer({"type": "user", "name": _USER, "orgs": []})
+    role = {"accessToken": {"role": "write" if token.write else "read"}}
+    return json_answer({"type": "user", "name": USER, "orgs": [], "auth": role})
 
 
 def _create(hub: Repositories, address: str, call: Call) -> Answer:
     hub.writable(call)
     asked = call.json()
-    kind, repo = _kind(asked.get("type", "model")), f"{asked.get('organization') or _USER}/{asked['name']}"
+    kind, repo = _kind(asked.get("type", "model")), f"{asked.get('organization') or USER}/{asked['name']}"
     created = hub.create(repo, kind, private=asked.get("visibility") == "private")
     url = f"{address}/{'datasets/' if kind == 'dataset' else ''}{repo}"
     return json_answer({"url": url, "name": repo}, 200 if created else 409)

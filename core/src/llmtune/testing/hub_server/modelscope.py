@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llmtune.testing.hub_server.messages import Answer, Call, Kind, Refusal, Refused, json_answer, route
-from llmtune.testing.hub_server.repositories import Commit, Repositories, Snapshot, sha256
+from llmtune.testing.hub_server.repositories import USER, Commit, Repositories, Snapshot, sha256
 
 _PRIVATE, _PUBLIC = 1, 5
 
@@ -141,6 +141,12 @@ def _commit(hub: Repositories, address: str, call: Call, segment: str, repo: str
     return _success({"oid": Snapshot(place).commit})
 
 
+def _user(hub: Repositories, address: str, call: Call) -> Answer:
+    if hub.token(call) is None:
+        raise Refused("login")
+    return json_answer({"success": True, "data": {"username": USER, "email": ""}})
+
+
 def _region(hub: Repositories, address: str, call: Call) -> Answer:
     """This server is in no region of Alibaba's cloud."""
     return _success({})
@@ -158,5 +164,6 @@ _ROUTES = (
     ("POST", re.compile("/api/v1/(models|datasets)"), _create),
     ("POST", re.compile(rf"{_REPOS_API}/info/lfs/objects/batch"), _lfs),
     ("POST", re.compile(rf"{_REPOS_API}/commit/(.+)"), _commit),
+    ("GET", re.compile("/openapi/v1/users/me"), _user),
     ("GET", re.compile("/api/v1/repos/internalAccelerationInfo"), _region),
 )

@@ -10,6 +10,8 @@ from typing import Any
 
 from llmtune.testing.hub_server.messages import Call, Kind, Refused
 
+USER = "llmtune"
+"""Whom every token belongs to."""
 _DEFAULT_REVISIONS = ("", "main", "master")
 _LARGE = 1024 * 1024
 _LARGE_SUFFIXES = (".safetensors", ".gguf", ".bin", ".parquet", ".arrow")

@@ -41,6 +41,8 @@ class _Fault:
     times: int
     method: str
     path: str
+    release: threading.Event | None = None
+    """What is waited for before the answer."""
 
     def fits(self, call: Call) -> bool:
         return self.times > 0 and self.path in call.target and self.method in ("", call.method)
@@ -129,9 +131,13 @@ class HubServer:
     def add_token(self, token: str, *, repos: Iterable[str] = (), write: bool = False) -> None:
         """Accept a token: for these gated and private repositories, or with `write` for all and for uploads.
 
-        A token that was not added is rejected.
+        A token that was not added is rejected. All belong to the user `llmtune`.
         """
         self._hub.tokens[token] = Token(repos=frozenset(repos), write=write)
+
+    def revoke_token(self, token: str) -> None:
+        """Reject a token from now on."""
+        del self._hub.tokens[token]
 
     # --- what goes wrong -------------------------------------------------------------------------
 
@@ -153,6 +159,16 @@ class HubServer:
     def cut_next(self, after: int, *, times: int = 1, path: str = "") -> None:
         """Close the connection after `after` bytes of the next `times` downloads with `path` in their path or query."""
         self._faults.append(_Fault(answer=None, cut=after, times=times, method="GET", path=path))
+
+    def fail_no_more(self) -> None:
+        """Forget the failures that did not happen yet."""
+        self._faults.clear()
+
+    def hold_next(self, *, path: str = "", method: str = "") -> threading.Event:
+        """Let the next request with `path` in its path or query, and this method, wait until the event is set."""
+        release = threading.Event()
+        self._faults.append(_Fault(answer=None, cut=None, times=1, method=method, path=path, release=release))
+        return release
 
     def reset(self) -> None:
         """Forget requests, faults, tokens and restrictions; the files stay."""
@@ -193,6 +209,8 @@ class HubServer:
                 fault.times -= 1
         if fault is None:
             return self._usual(call)
+        if fault.release is not None:
+            fault.release.wait(60)
         return fault.answer or dataclasses.replace(self._usual(call), cut=fault.cut)
 
     def _usual(self, call: Call) -> Answer:
