@@ -95,7 +95,7 @@ def make_job(folder, tmp_path):
             resume_from=resume_from,
             callbacks=[Log()],
             write_extras=lambda path: None,
-            checkpoint_saved=lambda path: None,
+            checkpoint_saved=lambda path, is_best: None,
         )
 
     return make

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from transformers import TrainingArguments
 
+from llmtune.config.distributed import DistributedSection
 from llmtune.config.optimizer import OptimizerSection
 from llmtune.config.tracking import TrackingSection
 from llmtune_plugin_hf.plugin import llmtune_check_plan
@@ -25,7 +26,7 @@ class TestPlan:
     @pytest.fixture
     def lines(self, capfd, caplog):
         def lines(**settings):
-            config = SimpleNamespace(**split(settings))
+            config = SimpleNamespace(**split(settings), distributed=DistributedSection())
             with warnings.catch_warnings(record=True) as seen:
                 warnings.simplefilter("always")
                 found = list(llmtune_check_plan(plan=None, config=config))

@@ -10,14 +10,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
+from llmtune.data.packing import joined
+from llmtune.errors import UsageError
 from llmtune.testing import ManifestTests, create, load_tiny
 from llmtune.train import checkpoint
-from llmtune_plugin_hf._batches import EMPTY, RankBatches, shuffled
-from llmtune_plugin_hf._collate import Collate
-from llmtune_plugin_hf._loss import summed_loss
+from llmtune_plugin_hf._collate import EMPTY, Collate, targets
+from llmtune_plugin_hf._forward import Forward
+from llmtune_plugin_hf._spread import Copies
+from llmtune_plugin_hf._steps import RankSteps, longest_first, shuffled
+from llmtune_plugin_hf._varlen import VarlenAttention
 
 PAD = 0
 
@@ -40,8 +43,28 @@ def make_rows(count, *, seed=0, weights=None):
     return rows
 
 
+def test_a_model_on_several_devices_is_refused():
+    model = torch.nn.Linear(1, 1)
+    model.hf_device_map = {"model": 0, "lm_head": "cpu"}
+    with pytest.raises(UsageError, match=r"several devices \(0, cpu\)"):
+        Copies().place(model, torch.device("cpu"))
+
+
 def fit(job):
     return create("trainer", "hf").fit(job)
+
+
+def loss_of(model, rows, *, padding_free=True, measure=None):
+    """Return the summed loss of rows in one forward pass, and what was measured."""
+    attention = VarlenAttention()
+    if padding_free:
+        assert attention.install(model)
+    batch = Collate(PAD, padding_free=padding_free)(rows)
+    forward = Forward(model, attention, torch.device("cpu"), pin_memory=False)
+    with forward.samples_of(batch):
+        found = forward.loss(model, batch, measure)
+    attention.remove(model)
+    return found
 
 
 def token_losses(model, row):
@@ -115,90 +138,129 @@ class TestLoss:
         first, second = (job.callbacks[0].values("loss")[1] for job in (plain, double))
         assert second == pytest.approx(2 * first, rel=1e-4)
 
-    def test_rows_without_weights_have_weight_one_beside_others(self, folder):
+    @pytest.mark.parametrize("padding_free", [True, False])
+    def test_rows_without_weights_have_weight_one_beside_others(self, folder, padding_free):
         model = load_tiny(folder).model
         weighted, plain = make_rows(2, weights=0.25)[0], make_rows(2)[1]
-        total, count = summed_loss(model, model, Collate(PAD)([weighted, plain]))
+        total, _ = loss_of(model, [weighted, plain], padding_free=padding_free)
         expected = 0.25 * token_losses(model, weighted).sum() + token_losses(model, plain).sum()
         assert total.item() == pytest.approx(expected.item(), abs=1e-4)
-        assert count.item() == len(token_losses(model, weighted)) + len(token_losses(model, plain))
 
     def test_the_head_on_target_positions_alone_gives_the_same_loss_and_gradient(self, folder):
+        class TakesNoLogitsToKeep(type(load_tiny(folder).model)):
+            def forward(self, input_ids, position_ids, use_cache):
+                return super().forward(input_ids=input_ids, position_ids=position_ids, use_cache=use_cache)
+
         losses, gradients = [], []
-        for signature in ("keeps", "full"):
+        for keeps in (True, False):
             model = load_tiny(folder).model
-            base = model if signature == "keeps" else nn.Identity()  # has no logits_to_keep
-            total, count = summed_loss(model, base, Collate(PAD)(make_rows(4)))
-            (total / count).backward()
+            model.__class__ = type(model) if keeps else TakesNoLogitsToKeep
+            total, _ = loss_of(model, make_rows(4))
+            (total / 40).backward()
             losses.append(total.item())
             gradients.append(torch.cat([value.grad.flatten() for value in model.parameters()]))
         assert losses[0] == pytest.approx(losses[1], abs=1e-4)
         torch.testing.assert_close(gradients[0], gradients[1], atol=1e-6, rtol=0)
 
     def test_the_head_runs_on_target_positions_alone(self, folder):
-        model, seen = load_tiny(folder).model, []
+        model, seen, rows = load_tiny(folder).model, [], make_rows(4)
         model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[1]))
-        batch = Collate(PAD)(make_rows(4))
-        summed_loss(model, model, batch)
-        assert seen == [int((batch["labels"][:, 1:] != -100).any(dim=0).sum())]
+        loss_of(model, rows)
+        assert seen == [sum(map(targets, rows))]
 
-    def test_a_batch_without_a_target_has_no_loss_and_no_nan(self, folder):
-        model = load_tiny(folder).model
-        row = make_rows(1)[0]
-        total, count = summed_loss(model, model, Collate(PAD)([{**row, "labels": [-100] * len(row["labels"])}]))
-        assert (total.item(), count.item()) == (0.0, 0)
+    @pytest.mark.parametrize("padding_free", [True, False])
+    def test_a_batch_without_a_target_has_no_loss_and_no_nan(self, folder, padding_free):
+        model, row = load_tiny(folder).model, make_rows(1)[0]
+        empty = {**row, "labels": [-100] * len(row["labels"])}
+        for measure in ("token", "sentence"):
+            total, measured = loss_of(model, [empty], padding_free=padding_free, measure=measure)
+            assert (total.item(), measured.tolist()) == (0.0, [0.0, 0.0])
+
+
+class TestAccuracy:
+    """A model whose predictions are its own: every token is right. One is changed, which is one wrong prediction."""
+
+    @pytest.fixture
+    def predicted(self, folder):
+        model = load_tiny(folder).model.eval()
+        rows = []
+        for row in make_rows(3):
+            ids = row["input_ids"]
+            with torch.no_grad():
+                best = model(input_ids=torch.tensor([ids])).logits[0].argmax(dim=-1).tolist()
+            rows.append({**row, "labels": [-100, -100, -100, *best[2:-1]]})
+        return model, rows
+
+    @pytest.mark.parametrize("padding_free", [True, False])
+    @pytest.mark.parametrize("packed", [True, False])
+    def test_by_token_and_by_sentence(self, predicted, padding_free, packed):
+        model, rows = predicted
+        count = sum(map(targets, rows))
+        rows[1]["labels"][-1] = (rows[1]["labels"][-1] + 1) % 200
+        given = [joined(rows[:2]), rows[2]] if packed else rows
+        by_token, by_sentence = (
+            loss_of(model, given, padding_free=padding_free, measure=measure)[1].tolist()
+            for measure in ("token", "sentence")
+        )
+        assert by_token == [count - 1, count]
+        # Padded packs are counted as one: their samples are told apart by positions alone.
+        assert by_sentence == ([1, 2] if packed and not padding_free else [2, 3])
 
 
 class TestCollate:
     def test_padding_is_masked_and_never_a_target(self):
         short, long = make_rows(2)
-        batch = Collate(PAD)([short, long])
+        batch = Collate(PAD, padding_free=False)([short, long])
         size = len(short["input_ids"])
         assert batch["input_ids"][0].tolist() == short["input_ids"] + [PAD] * (len(long["input_ids"]) - size)
         assert batch["labels"][0, size:].eq(-100).all()
         assert batch["attention_mask"].sum(dim=1).tolist() == [size, len(long["input_ids"])]
 
-    def test_the_loss_of_a_row_does_not_depend_on_its_batch(self, folder):
+    def test_without_padding_rows_follow_each_other_and_no_first_token_is_a_target(self):
+        rows = [{**row, "labels": row["input_ids"]} for row in make_rows(2)]
+        batch = Collate(PAD, padding_free=True)(rows)
+        assert batch["input_ids"].tolist() == [rows[0]["input_ids"] + rows[1]["input_ids"]]
+        assert batch["position_ids"].tolist() == [[*range(6), *range(11)]]
+        assert batch["labels"][0, [0, 6]].tolist() == [-100, -100]
+        assert "attention_mask" not in batch
+
+    @pytest.mark.parametrize("padding_free", [True, False])
+    def test_the_loss_of_a_row_does_not_depend_on_its_batch(self, folder, padding_free):
         model, rows = load_tiny(folder).model.eval(), make_rows(4)
-        together = summed_loss(model, model, Collate(PAD)(rows))[0].item()
-        alone = sum(summed_loss(model, model, Collate(PAD)([row]))[0].item() for row in rows)
-        assert together == pytest.approx(alone, abs=1e-3)
+        together = loss_of(model, rows, padding_free=padding_free)[0].item()
+        assert together == pytest.approx(sum(token_losses(model, row).sum().item() for row in rows), abs=1e-3)
+
+    @pytest.mark.parametrize("padding_free", [True, False])
+    def test_an_empty_row_changes_no_loss(self, folder, padding_free):
+        model, rows = load_tiny(folder).model.eval(), make_rows(3)
+        alone, filled = (loss_of(model, some, padding_free=padding_free)[0].item() for some in (rows, [*rows, EMPTY]))
+        assert filled == pytest.approx(alone, abs=1e-4)
 
 
-class TestBatchesOfRanks:
+class TestStepsOfRanks:
     @pytest.mark.parametrize("rows", [1, 5, 8, 9, 16])
-    @pytest.mark.parametrize(("batch_size", "world_size"), [(1, 2), (2, 2), (3, 4)])
-    def test_every_row_is_in_one_batch_of_one_rank_and_all_have_equally_many(self, rows, batch_size, world_size):
-        ranks = [
-            list(RankBatches(rows, batch_size=batch_size, rank=rank, world_size=world_size))
-            for rank in range(world_size)
-        ]
-        assert len({len(batches) for batches in ranks}) == 1
-        assert {len(batch) for batches in ranks for batch in batches} == {batch_size}
-        dealt = [row for batches in ranks for batch in batches for row in batch if row is not None]
-        assert sorted(dealt) == list(range(rows))
+    @pytest.mark.parametrize(("size", "world_size"), [(2, 2), (4, 2), (12, 4), (16, 1)])
+    def test_every_row_is_in_one_step_of_one_rank_and_all_have_equally_many_steps(self, rows, size, world_size):
+        ranks = [list(RankSteps(rows, size=size, rank=rank, world_size=world_size)) for rank in range(world_size)]
+        assert {len(steps) for steps in ranks} == {-(-rows // size)}
+        assert sorted(row for steps in ranks for step in steps for row in step) == list(range(rows))
 
     def test_a_step_of_two_ranks_has_the_rows_of_a_step_of_one(self):
         def order():
             return shuffled(15, seed=3)
 
-        alone = list(RankBatches(15, batch_size=1, order=order))
-        pair = [list(RankBatches(15, batch_size=1, rank=rank, world_size=2, order=order)) for rank in (0, 1)]
-        for step in range(4):
-            together = [row for batches in pair for batch in batches[2 * step : 2 * step + 2] for row in batch]
-            one = [row for batch in alone[4 * step : 4 * step + 4] for row in batch]
-            assert {row for row in together if row is not None} == set(one)
+        alone = list(RankSteps(15, size=4, order=order))
+        pair = [list(RankSteps(15, size=4, rank=rank, world_size=2, order=order)) for rank in (0, 1)]
+        assert [sorted(first + second) for first, second in zip(*pair, strict=True)] == list(map(sorted, alone))
 
-    def test_one_process_has_a_short_last_batch_or_none(self):
-        assert list(RankBatches(5, batch_size=2)) == [[0, 1], [2, 3], [4]]
-        assert list(RankBatches(5, batch_size=2, drop_last=True)) == [[0, 1], [2, 3]]
-        assert list(RankBatches(5, batch_size=1, rank=1, world_size=2, drop_last=True)) == [[1], [3]]
+    def test_ranks_have_about_equally_many_tokens(self):
+        lengths = [1000, 10, 20, 500, 30, 40, 460, 900]
+        pair = [next(iter(RankSteps(8, size=8, rank=rank, world_size=2, lengths=lengths))) for rank in (0, 1)]
+        tokens = [sum(lengths[row] for row in rows) for rows in pair]
+        assert abs(tokens[0] - tokens[1]) < 0.05 * sum(tokens)
 
-    def test_an_empty_row_changes_no_loss(self, folder):
-        model, rows = load_tiny(folder).model.eval(), make_rows(3)
-        alone, filled = (summed_loss(model, model, Collate(PAD)(some)) for some in (rows, [*rows, EMPTY]))
-        assert filled[0].item() == pytest.approx(alone[0].item(), abs=1e-4)
-        assert filled[1].item() == alone[1].item()
+    def test_the_longest_rows_come_first_on_request(self):
+        assert longest_first([3, 9, 1, 9]) == [1, 3, 0, 2]
 
 
 class TestEvaluation:
@@ -246,11 +308,20 @@ class TestCheckpoints:
         job = dataclasses.replace(
             job,
             write_extras=lambda path: (path / "extra.json").write_text("{}") and None,
-            checkpoint_saved=lambda path: seen.append((path.name, checkpoint.problem(path))),
+            checkpoint_saved=lambda path, is_best: seen.append((path.name, checkpoint.problem(path), is_best)),
         )
         fit(job)
-        assert seen == [("checkpoint-2", "")]
+        assert seen == [("checkpoint-2", "", True)]
         assert (job.folder / "checkpoint-2" / "extra.json").exists()
+
+    def test_the_callback_is_told_which_are_the_best_so_far(self, make_job):
+        """At this learning rate the loss falls, then explodes."""
+        settings = {"learning_rate": 0.1, "max_steps": 6, "save_strategy": "steps", "save_steps": 1, "eval_steps": 1}
+        job, seen = make_job(make_rows(8), eval_rows=make_rows(3, seed=1), save_total_limit=2, **settings), []
+        fit(dataclasses.replace(job, checkpoint_saved=lambda path, is_best: seen.append(is_best)))
+        losses = list(job.callbacks[0].values("eval_loss").values())
+        assert seen == [loss == min(losses[: number + 1]) for number, loss in enumerate(losses)]
+        assert set(seen) == {True, False}
 
     def test_a_model_alone_is_saved_without_the_optimizer(self, make_job):
         job = make_job(make_rows(4), max_steps=1, save_strategy="steps", save_steps=1, save_only_model=True)
@@ -366,8 +437,15 @@ class TestProgress:
     def test_without_a_bar_every_logged_step_is_a_line(self, make_job, capsys):
         job = make_job(make_rows(4), eval_rows=make_rows(2, seed=1), max_steps=2, eval_steps=2)
         fit(job)
-        lines = capsys.readouterr().out.splitlines()
-        assert [line.split(":")[0] for line in lines if "eval_loss" not in line] == ["step 1", "step 2"]
+        plan, *lines = capsys.readouterr().out.splitlines()
+        assert plan == "a forward pass computes up to 512 tokens, without padding"
+        trained = [line for line in lines if "eval_loss" not in line]
+        assert [line.split(":")[0] for line in trained] == ["step 1", "step 2"]
+        assert [
+            word
+            for word in ("loss", "acc", "tokens/s", "padding 0%", "memory", "left 0:00:00")
+            if word not in trained[1]
+        ] == []
         assert [line.split(",")[0].split(" ")[2] for line in lines if "eval_loss" in line] == ["eval_loss"]
 
     def test_a_bar_counts_the_steps(self, make_job, capsys):

@@ -13,10 +13,12 @@ from llmtune.data.truncate import Limit
 from llmtune.errors import UsageError
 from llmtune.testing import create, create_template, load_tiny
 from llmtune_plugin_hf._collate import Collate
-from llmtune_plugin_hf._isolation import check_isolation
+from llmtune_plugin_hf._forward import Forward
+from llmtune_plugin_hf._isolation import keeps_apart
+from llmtune_plugin_hf._varlen import VarlenAttention
 
 PAD = 0
-IMPLEMENTATIONS = ["eager", "sdpa"]
+IMPLEMENTATIONS = ["eager", "sdpa", "varlen"]
 
 
 def make_rows(count, *, seed=0):
@@ -35,23 +37,36 @@ def model(folder):
     return load_tiny(folder).model.eval()
 
 
-@torch.no_grad()
-def logits(model, rows):
-    """Return (logits, position_ids) of one batch, as the loop would compute them."""
-    batch = Collate(PAD)(rows)
-    inputs = {key: batch[key] for key in ("input_ids", "position_ids")}
-    return model(**inputs, use_cache=False).logits, batch
+def forward_of(model, implementation):
+    """Return (forward, collate) as the loop has them for a model with this attention."""
+    attention = VarlenAttention()
+    if implementation == "varlen":
+        assert attention.install(model)
+    else:
+        model.set_attn_implementation(implementation)
+    forward = Forward(model, attention, torch.device("cpu"), pin_memory=False)
+    return forward, Collate(PAD, padding_free=implementation == "varlen")
+
+
+def logits(model, implementation, rows):
+    """Return the logits of each row, as the loop would compute them together."""
+    forward, collate = forward_of(model, implementation)
+    found = forward.logits(model, collate(rows))
+    forward.attention.remove(model)
+    sizes = [len(row["input_ids"]) for row in rows]
+    if implementation == "varlen":
+        return found[0].split(sizes)
+    return [one[:size] for one, size in zip(found, sizes, strict=True)]
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("changed", [0, 1, 2])
 def test_another_sample_changes_no_logit_of_its_neighbours(model, implementation, changed):
-    model.set_attn_implementation(implementation)
     samples = make_rows(3)
     others = [*samples]
     others[changed] = {**samples[changed], "input_ids": [token + 1 for token in samples[changed]["input_ids"]]}
     short = joined(make_rows(1, seed=5))  # padded beside the pack
-    (first, _), (second, _) = (logits(model, [joined(one), short]) for one in (samples, others))
+    first, second = (logits(model, implementation, [joined(one), short]) for one in (samples, others))
     lengths = [len(sample["input_ids"]) for sample in samples]
     start = sum(lengths[:changed])
     apart = torch.ones(sum(lengths), dtype=torch.bool)
@@ -63,20 +78,19 @@ def test_another_sample_changes_no_logit_of_its_neighbours(model, implementation
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_a_sample_has_the_logits_that_it_has_alone(model, implementation):
-    model.set_attn_implementation(implementation)
     samples = make_rows(3)
-    together, _ = logits(model, [joined(samples)])
+    (together,) = logits(model, implementation, [joined(samples)])
     start = 0
     for sample in samples:
         end = start + len(sample["input_ids"])
         with torch.no_grad():
             alone = model(input_ids=torch.tensor([sample["input_ids"]]), use_cache=False).logits[0]
-        torch.testing.assert_close(together[0, start:end], alone, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(together[start:end], alone, rtol=1e-5, atol=1e-5)
         start = end
 
 
 def test_positions_begin_again_with_each_sample_and_padding_is_one_of_its_own():
-    batch = Collate(PAD)([joined(make_rows(2)), joined(make_rows(1))])
+    batch = Collate(PAD, padding_free=False)([joined(make_rows(2)), joined(make_rows(1))])
     assert batch["position_ids"].tolist() == [[*range(6), *range(11)], [*range(6), *range(11)]]
     assert "attention_mask" not in batch
     assert batch["labels"][1, 6:].tolist() == [-100] * 11
@@ -84,21 +98,18 @@ def test_positions_begin_again_with_each_sample_and_padding_is_one_of_its_own():
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_what_keeps_samples_apart_is_accepted_and_the_model_left_as_it_was(model, implementation):
-    model.set_attn_implementation(implementation)
     model.train()
-    check_isolation(model)
+    assert keeps_apart(model, *forward_of(model, implementation))
     assert model.training
 
 
 def test_an_implementation_that_mixes_samples_is_refused_by_name(model, make_job):
     AttentionInterface.register("sees_all", ALL_ATTENTION_FUNCTIONS["sdpa"])  # has no mask of its own: it gets none
     try:
-        model.set_attn_implementation("sees_all")
-        with pytest.raises(UsageError, match="--packing: with sees_all"):
-            check_isolation(model)
+        assert not keeps_apart(model, *forward_of(model, "sees_all"))
         job = make_job(packed(make_rows(8)), packed=True, max_steps=1)
         job.model.set_attn_implementation("sees_all")
-        with pytest.raises(UsageError, match="sees_all"):
+        with pytest.raises(UsageError, match="--packing: with sees_all"):
             create("trainer", "hf").fit(job)
     finally:
         ALL_ATTENTION_FUNCTIONS._global_mapping.pop("sees_all")

@@ -10,6 +10,9 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 
 from llmtune.api import Callback, StopRequest, Tuner
+from llmtune_plugin_hf._speed import Speed
+
+_SHOWN = ("loss", "acc", "learning_rate")
 
 
 class StopWhenAsked(TrainerCallback):
@@ -38,10 +41,10 @@ class TunerSteps(TrainerCallback):
 
 
 class Progress(TrainerCallback):
-    """A progress bar with the current loss, and a line for each evaluation."""
+    """A progress bar with the current loss and speed, and a line for each evaluation; lines alone without a bar."""
 
-    def __init__(self, show: bool) -> None:
-        self.show = show
+    def __init__(self, speed: Speed, *, show: bool) -> None:
+        self.speed, self.show = speed, show
         self.bar: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -60,17 +63,39 @@ class Progress(TrainerCallback):
             self.bar.update(state.global_step - self.bar.n)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        shown = {name: f"{logs[name]:.4g}" for name in ("loss", "learning_rate", "eval_loss") if name in (logs or {})}
+        shown = {
+            name: f"{value:.4g}" for name, value in (logs or {}).items() if name in _SHOWN or name.startswith("eval_")
+        }
         if self.bar is None or not shown:
             return
-        if self.show and "eval_loss" not in shown:
-            self.bar.set_postfix(shown)
+        evaluated = any(name.startswith("eval_") for name in shown)
+        if not evaluated:
+            shown |= self.speed.shown(state.max_steps - state.global_step)
+        if self.show and not evaluated:
+            self.bar.set_postfix({name: text for name, text in shown.items() if name != "left"})  # it says so itself
         else:
             tqdm.write(f"step {state.global_step}: " + ", ".join(f"{name} {value}" for name, value in shown.items()))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.bar is not None:
             self.bar.close()
+
+
+class StopWithoutProgress(TrainerCallback):
+    """Stops after the evaluation that is the `patience`th in a row without a better value (--early_stop_interval)."""
+
+    def __init__(self, patience: int, metric: tuple[str, bool]) -> None:
+        self.patience, (self.metric, self.higher_is_better) = patience, metric
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        values = [line[self.metric] for line in state.log_history if self.metric in line]
+        best = values.index(max(values) if self.higher_is_better else min(values))
+        if len(values) - 1 - best >= self.patience:
+            control.should_save = control.should_training_stop = True
+            if state.is_world_process_zero:
+                print(
+                    f"stopping: {self.metric} was {values[best]:.4g} {self.patience} evaluations ago, and never better"
+                )
 
 
 class Forward(TrainerCallback):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainingArguments, set_seed
@@ -11,68 +13,137 @@ from transformers.integrations import TensorBoardCallback, get_available_reporti
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from llmtune.api import RunResult, Stream, Trainer, TrainingJob, checkpoint, stop_requests, world
-from llmtune_plugin_hf._callbacks import Forward, Progress, StopWhenAsked, TunerSteps
+from llmtune_plugin_hf._adapted import base_of
+from llmtune_plugin_hf._callbacks import Forward, Progress, StopWhenAsked, StopWithoutProgress, TunerSteps
 from llmtune_plugin_hf._collate import Collate
-from llmtune_plugin_hf._isolation import check_isolation
+from llmtune_plugin_hf._forward import Forward as ForwardPass
+from llmtune_plugin_hf._isolation import (
+    can_be_padding_free,
+    cannot_share_a_sequence,
+    check_heads,
+    keeps_apart,
+    mixes_samples,
+)
 from llmtune_plugin_hf._loop import Loop
+from llmtune_plugin_hf._passes import Passes
+from llmtune_plugin_hf._sequence_parallel import SequenceParallel
+from llmtune_plugin_hf._speed import Speed
+from llmtune_plugin_hf._spread import Copies
+from llmtune_plugin_hf._varlen import VarlenAttention
+
+if TYPE_CHECKING:
+    from llmtune.api import OptimizerSection
 
 
 class HfTrainer(Trainer):
-    """Runs transformers' Trainer."""
+    """Runs transformers' Trainer; `deepspeed` is a configuration of DeepSpeed."""
+
+    def __init__(self, deepspeed: Mapping[str, Any] | None) -> None:
+        self.deepspeed = deepspeed
 
     def fit(self, job: TrainingJob) -> RunResult:
-        loop = make_loop(job)
+        loop = make_loop(job, spread_of(job, self.deepspeed))
         writes = loop.args.should_save  # rank 0, or the only process
         if writes:
             checkpoint.clean(job.folder)
-        if job.packed:
-            check_isolation(loop.accelerator.unwrap_model(loop.model))
         set_seed(job.training.seed + loop.args.process_index)  # each rank draws dropout masks of its own
         with stop_requests() as request, warnings.catch_warnings():
             # Accelerate passes --ddp_broadcast_buffers on under a name that torch 2.13 deprecates.
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             loop.add_callback(StopWhenAsked(request))
             output = loop.train(resume_from_checkpoint=str(job.resume_from) if job.resume_from else None)
+        loop.passes.forward.attention.remove(base_of(job.model))
         return RunResult(
             steps=loop.state.global_step,
             best_checkpoint=loop.best_checkpoint() if writes else None,
             last_checkpoint=checkpoint.newest(job.folder) if writes else None,
-            metrics={**loop.last_metrics(), "train_seconds": output.metrics["train_runtime"]},
+            metrics={**loop.last_metrics(), "train_seconds": output.metrics["train_runtime"], **loop.speed.metrics()},
             stop_signal=request.signal,
         )
 
 
-def make_loop(job: TrainingJob) -> Loop:
+def make_loop(job: TrainingJob, spread: Copies) -> Loop:
     """Build the loop with llmtune's own callbacks in place of the default ones."""
-    args = training_arguments(job)
+    if job.resume_from is not None:
+        spread.check_resumable(job.resume_from)
+    args = training_arguments(job, spread)
     use_one_gpu(args)
-    loop = Loop(job, args=args, data_collator=Collate(job.tokenizer.pad_token_id))
+    if job.training.gpu_memory_fraction and args.device.type == "cuda":
+        torch.cuda.set_per_process_memory_fraction(job.training.gpu_memory_fraction, args.device)
+    speed = Speed(job.evaluation.metric_warmup_step)
+    spread.place(job.model, args.device)
+    loop = Loop(job, make_passes(job, args, spread), speed, spread, args=args)
     for default in (PrinterCallback, ProgressCallback):
         loop.remove_callback(default)
     loop.add_callback(TunerSteps(job.tuner))
-    loop.add_callback(Progress(show=not job.tracking.disable_tqdm))
+    loop.add_callback(Progress(speed, show=not job.tracking.disable_tqdm))
     loop.add_callback(Forward(job.callbacks))
+    if job.training.early_stop_interval:
+        loop.add_callback(StopWithoutProgress(job.training.early_stop_interval, job.best_metric))
     if loop.args.should_save and (board := tensorboard(job)):
         loop.add_callback(board)
     return loop
 
 
-def training_arguments(job: TrainingJob) -> TrainingArguments:
+def spread_of(job: TrainingJob, deepspeed: Mapping[str, Any] | None) -> Copies:
+    """Choose how the model lies on the ranks."""
+    if deepspeed:
+        from llmtune_plugin_hf._zero import Zero
+
+        return Zero(deepspeed, job.model)
+    if not job.distributed.fsdp:
+        return Copies()
+    from llmtune_plugin_hf._fsdp import Shards
+    from llmtune_plugin_hf._fsdp_settings import fsdp_settings
+
+    return Shards(fsdp_settings(job.distributed, world()[1]))
+
+
+def make_passes(job: TrainingJob, args: TrainingArguments, spread: Copies) -> Passes:
+    """Choose between samples in one sequence, where the model keeps them apart, and padding."""
+    parallel = SequenceParallel(job.distributed.sequence_parallel_size)
+    base, attention = base_of(job.model), VarlenAttention(parallel)
+    forward = ForwardPass(base, attention, args.device, pin_memory=args.dataloader_pin_memory)
+    pad = job.tokenizer.pad_token_id
+    free = Collate(pad, padding_free=True, multiple_of=parallel.size)
+    check_heads(base, parallel.size)
+    with spread.callable(job.model) as model:
+        if job.training.padding_free and can_be_padding_free(base, attention) and keeps_apart(model, forward, free):
+            return Passes(forward, free)
+        if parallel.size > 1:
+            raise cannot_share_a_sequence(base)
+        attention.remove(base)
+        padded = Collate(pad, padding_free=False)
+        if job.packed and not keeps_apart(model, forward, padded):
+            raise mixes_samples(base)
+    return Passes(forward, padded)
+
+
+class _PlacedBefore(TrainingArguments):
+    """For a model that lies where it is trained already."""
+
+    @property
+    def place_model_on_device(self) -> bool:
+        return False
+
+
+def training_arguments(job: TrainingJob, spread: Copies) -> TrainingArguments:
     """Translate the resolved settings to transformers' names."""
     training, optimizer, evaluation = job.training, job.optimizer, job.evaluation
     on_cpu = not torch.cuda.is_available()
-    return TrainingArguments(
+    kind = _PlacedBefore if spread.in_parts else TrainingArguments
+    return kind(
+        **spread.settings,
         output_dir=str(job.folder),
         seed=training.seed,
         use_cpu=on_cpu,
-        per_device_train_batch_size=training.batch_size,
+        per_device_train_batch_size=job.rows_in_a_step,
         per_device_eval_batch_size=evaluation.eval_batch_size or training.batch_size,
-        gradient_accumulation_steps=training.gradient_accumulation_steps or 1,
+        gradient_accumulation_steps=1,  # a step is one batch to transformers; `Passes` cuts it
         num_train_epochs=training.num_train_epochs,
         max_steps=training.max_steps,
         learning_rate=optimizer.learning_rate or 0.0,
-        lr_scheduler_type=optimizer.lr_scheduler_type,
-        lr_scheduler_kwargs=optimizer.lr_scheduler_kwargs or {},
+        **schedule(optimizer),
         warmup_steps=optimizer.warmup_steps or optimizer.warmup_ratio,
         optim=optimizer.optim,
         adam_beta1=optimizer.adam_beta1,
@@ -80,8 +151,6 @@ def training_arguments(job: TrainingJob) -> TrainingArguments:
         adam_epsilon=optimizer.adam_epsilon,
         weight_decay=optimizer.weight_decay,
         max_grad_norm=optimizer.max_grad_norm,
-        gradient_checkpointing=training.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
         dataloader_num_workers=training.dataloader_num_workers or 0,
         dataloader_pin_memory=training.dataloader_pin_memory and not on_cpu,
         dataloader_drop_last=training.dataloader_drop_last,
@@ -91,6 +160,7 @@ def training_arguments(job: TrainingJob) -> TrainingArguments:
         save_strategy=job.saving.save_strategy,
         save_steps=job.saving.save_steps or evaluation.eval_steps,
         save_only_model=bool(job.saving.save_only_model),
+        save_on_each_node=job.saving.save_on_each_node,
         eval_strategy=evaluation.evaluation_strategy if job.eval_rows else "no",
         eval_steps=evaluation.eval_steps,
         ddp_backend=job.distributed.ddp_backend if world()[1] > 1 else None,
@@ -98,9 +168,19 @@ def training_arguments(job: TrainingJob) -> TrainingArguments:
         ddp_broadcast_buffers=bool(job.distributed.ddp_broadcast_buffers),
         disable_tqdm=True,
         remove_unused_columns=False,
-        ignore_data_skip=isinstance(job.train_rows, Stream),
+        ignore_data_skip=training.ignore_data_skip or isinstance(job.train_rows, Stream),
+        logging_nan_inf_filter=False,
+        full_determinism=training.full_determinism,
         label_names=["labels"],
     )
+
+
+def schedule(optimizer: OptimizerSection) -> dict[str, Any]:
+    """Return the schedule in transformers' words, which have a name of its own for a cosine that ends above zero."""
+    name, settings = optimizer.lr_scheduler_type, dict(optimizer.lr_scheduler_kwargs or {})
+    if optimizer.min_lr is not None:
+        name, settings["min_lr"] = "cosine_with_min_lr", optimizer.min_lr
+    return {"lr_scheduler_type": name, "lr_scheduler_kwargs": settings}
 
 
 def use_one_gpu(args: TrainingArguments) -> None:
