@@ -1,0 +1,1 @@
+"""DeepSpeed: parameters, gradients and optimizer state shared among processes."""
