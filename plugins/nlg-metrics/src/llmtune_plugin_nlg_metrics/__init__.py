@@ -1,0 +1,1 @@
+"""ROUGE and BLEU of generated answers, in Chinese and English."""
