@@ -10,18 +10,9 @@ from torch import nn
 
 from llmtune.errors import CheckpointError, UsageError
 from llmtune.testing import ManifestTests, TunerTests, create, load_tiny, one_thread, run_context, tiny_model
+from llmtune.testing.tiny import HIDDEN, LAYERS, SHAPES
 from llmtune.testing.tuner import fit, logits, trainable
 
-HIDDEN, KEY_VALUE, MLP, LAYERS = 32, 16, 64, 2
-SHAPES = {
-    "q_proj": (HIDDEN, HIDDEN),
-    "k_proj": (HIDDEN, KEY_VALUE),
-    "v_proj": (HIDDEN, KEY_VALUE),
-    "o_proj": (HIDDEN, HIDDEN),
-    "gate_proj": (HIDDEN, MLP),
-    "up_proj": (HIDDEN, MLP),
-    "down_proj": (MLP, HIDDEN),
-}
 FAMILY = ("q_proj", "v_proj")
 
 

@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import LoraConfig
 
 from llmtune.api import CheckpointError, PeftTuner, UsageError
+from llmtune_plugin_lora._fused import fuse
 from llmtune_plugin_lora._swift_format import in_peft_form, peft_settings, swift_adapter, write_peft_form
 from llmtune_plugin_lora.options import LoraOptions
-
-_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 class LoraTuner(PeftTuner):
@@ -40,12 +38,7 @@ class LoraTuner(PeftTuner):
         )
 
     def with_precision(self, model: Any) -> Any:
-        """AUTO leaves the adapters as peft makes them: fp32 over a half-precision base."""
-        if self.options.lora_dtype != "AUTO":
-            for name, parameter in model.named_parameters():
-                if "lora_" in name:
-                    parameter.data = parameter.data.to(_DTYPES[self.options.lora_dtype])
-        return super().with_precision(model)
+        return fuse(super().with_precision(model))
 
     def load(self, model: Any, folder: Path, *, trainable: bool = False) -> Any:
         with in_peft_form(folder) as adapter:
