@@ -6,19 +6,10 @@ import pytest
 import torch
 
 from llmtune.errors import UsageError
+from llmtune.interfaces.tuner import trainable_parameters
 from llmtune.testing import ManifestTests, TunerTests, create, load_tiny, one_thread, run_context, tiny_model
+from llmtune.testing.tiny import LAYERS, SHAPES
 from llmtune.testing.tuner import Training
-
-HIDDEN, KEY_VALUE, MLP, LAYERS = 32, 16, 64, 2
-SHAPES = {
-    "q_proj": (HIDDEN, HIDDEN),
-    "k_proj": (HIDDEN, KEY_VALUE),
-    "v_proj": (HIDDEN, KEY_VALUE),
-    "o_proj": (HIDDEN, HIDDEN),
-    "gate_proj": (HIDDEN, MLP),
-    "up_proj": (HIDDEN, MLP),
-    "down_proj": (MLP, HIDDEN),
-}
 
 
 @pytest.fixture(autouse=True)
@@ -48,10 +39,6 @@ def prepare(folder):
     return prepare
 
 
-def trained_values(model):
-    return sum(value.numel() for value in model.parameters() if value.requires_grad)
-
-
 class AdaloraTests(TunerTests):
     @pytest.fixture
     def name(self):
@@ -79,7 +66,7 @@ class TestResumedWhereRanksAreFixed(AdaloraTests):
 def test_each_layer_trains_rank_times_in_plus_out_plus_one(prepare, rank):
     """P (out, r), the diagonal of Lambda (r) and Q (r, in): Zhang et al., equation 3."""
     model = prepare(adalora_init_r=rank)
-    assert trained_values(model) == LAYERS * sum(rank * (sum(shape) + 1) for shape in SHAPES.values())
+    assert trainable_parameters(model)[0] == LAYERS * sum(rank * (sum(shape) + 1) for shape in SHAPES.values())
 
 
 def values(model):

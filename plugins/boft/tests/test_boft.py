@@ -6,18 +6,9 @@ import pytest
 import torch
 
 from llmtune.errors import UsageError
+from llmtune.interfaces.tuner import trainable_parameters
 from llmtune.testing import ManifestTests, TunerTests, create, load_tiny, one_thread, run_context, tiny_model
-
-HIDDEN, KEY_VALUE, MLP, LAYERS = 32, 16, 64, 2
-SHAPES = {
-    "q_proj": (HIDDEN, HIDDEN),
-    "k_proj": (HIDDEN, KEY_VALUE),
-    "v_proj": (HIDDEN, KEY_VALUE),
-    "o_proj": (HIDDEN, HIDDEN),
-    "gate_proj": (HIDDEN, MLP),
-    "up_proj": (HIDDEN, MLP),
-    "down_proj": (MLP, HIDDEN),
-}
+from llmtune.testing.tiny import LAYERS, SHAPES
 
 
 @pytest.fixture(autouse=True)
@@ -47,10 +38,6 @@ def prepare(folder):
     return prepare
 
 
-def trained_values(model):
-    return sum(value.numel() for value in model.parameters() if value.requires_grad)
-
-
 class BoftTests(TunerTests):
     @pytest.fixture
     def name(self):
@@ -72,7 +59,7 @@ def test_each_layer_trains_its_blocks_and_a_scale_of_each_output(prepare, size, 
     """m factors of in/b blocks (b, b), of which the skew-symmetric part counts (Liu et al., section 4), and out."""
     model = prepare(boft_block_size=size, boft_n_butterfly_factor=factors)
     blocks = (factors * (width // size) * size * size + out for width, out in SHAPES.values())
-    assert trained_values(model) == LAYERS * sum(blocks)
+    assert trainable_parameters(model)[0] == LAYERS * sum(blocks)
 
 
 def test_weights_are_rotated(prepare):

@@ -6,18 +6,9 @@ import pytest
 import torch
 
 from llmtune.errors import UsageError
+from llmtune.interfaces.tuner import trainable_parameters
 from llmtune.testing import ManifestTests, TunerTests, create, load_tiny, one_thread, run_context, tiny_model
-
-HIDDEN, KEY_VALUE, MLP, LAYERS = 32, 16, 64, 2
-SHAPES = {
-    "q_proj": (HIDDEN, HIDDEN),
-    "k_proj": (HIDDEN, KEY_VALUE),
-    "v_proj": (HIDDEN, KEY_VALUE),
-    "o_proj": (HIDDEN, HIDDEN),
-    "gate_proj": (HIDDEN, MLP),
-    "up_proj": (HIDDEN, MLP),
-    "down_proj": (MLP, HIDDEN),
-}
+from llmtune.testing.tiny import HIDDEN, KEY_VALUE, LAYERS, SHAPES
 
 
 @pytest.fixture(autouse=True)
@@ -47,10 +38,6 @@ def prepare(folder):
     return prepare
 
 
-def trained_values(model):
-    return sum(value.numel() for value in model.parameters() if value.requires_grad)
-
-
 class TestFourierft(TunerTests):
     starts_as_identity = False
     learning_rate = 0.1
@@ -67,7 +54,7 @@ class TestFourierft(TunerTests):
 @pytest.mark.parametrize("count", [1, 50])
 def test_each_layer_trains_one_number_for_each_frequency(prepare, count):
     """n coefficients for each layer, whatever its size: Gao et al., section 3.1."""
-    assert trained_values(prepare(fourier_n_frequency=count)) == LAYERS * len(SHAPES) * count
+    assert trainable_parameters(prepare(fourier_n_frequency=count))[0] == LAYERS * len(SHAPES) * count
 
 
 def test_the_update_is_the_inverse_transform_of_the_spectrum(prepare):

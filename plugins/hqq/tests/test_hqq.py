@@ -5,13 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hqq.core import quantize as hqq
 
 from llmtune.cli.main import main
 from llmtune.errors import UsageError
 from llmtune.testing import ManifestTests, create, load_tiny, one_thread, run_context, tiny_model
 from llmtune.testing.tuner import fit, logits, trainable
-
-hqq = pytest.importorskip("hqq.core.quantize")
 
 BITS = [1, 2, 3, 4, 8]
 LAYERS = 2 * 7

@@ -345,6 +345,47 @@ def test_an_upload_with_a_token_that_may_only_read(hub, log_in, folder):
         hub.upload(folder, "ada/adapter")
 
 
+def test_a_token_says_whose_it_is(server, hub, home):
+    assert hub.account(token=WRITER) == "llmtune"
+    assert [one.path for one in server.requests] == ["/api/whoami-v2"]
+    assert not [path for path in home.rglob("*") if path.is_file() and WRITER.encode() in path.read_bytes()]
+
+
+def test_a_token_that_is_given_goes_before_that_of_the_login(server, hub, log_in, folder):
+    log_in("hf_expired-secret")
+    hub.upload(folder, "ada/adapter", token=WRITER)
+    assert files_of(server.place("ada/adapter")) == files_of(folder)
+
+
+@pytest.mark.parametrize(
+    ("token", "problem"),
+    [(None, "needs a token"), ("hf_expired-secret", "rejected your token"), (STRANGER, "may only read")],
+)
+def test_a_token_that_cannot_upload_is_refused(server, hub, token, problem):
+    with pytest.raises(UsageError, match=problem) as caught:
+        hub.account(token=token)
+    assert "HF_TOKEN" in caught.value.fix
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("server")
+def test_a_hub_that_does_not_say_whose_the_token_is(unanswered):
+    with pytest.raises(HubUnreachable, match=r"\(http://127.* did not say whose token it is"):
+        unanswered.account(token=WRITER)
+
+
+def test_a_repository_is_created_once(server, hub):
+    for _ in range(2):
+        assert hub.create("ada/new", private=True, token=WRITER) == f"{server.address}/ada/new"
+    assert server.is_private("ada/new")
+    with pytest.raises(UsageError, match="tiny/model exists and is public"):
+        hub.create(REPO, private=True, token=WRITER)
+    with pytest.raises(UsageError, match="may not write to 'ada/other'"):
+        hub.create("ada/other", token=STRANGER)
+    with pytest.raises(UsageError, match="'a/b/c' is no name of a repository"):
+        hub.create("a/b/c", token=WRITER)
+
+
 def test_an_upload_to_a_hub_that_asks_to_wait(server, hub, log_in, folder):
     log_in(WRITER)
     server.fail_next(429, path="/api/repos/create", retry_after=0)

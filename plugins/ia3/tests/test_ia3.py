@@ -6,19 +6,10 @@ import pytest
 import torch
 
 from llmtune.errors import UsageError
+from llmtune.interfaces.tuner import trainable_parameters
 from llmtune.testing import ManifestTests, TunerTests, create, load_tiny, one_thread, run_context, tiny_model
+from llmtune.testing.tiny import HIDDEN, KEY_VALUE, LAYERS, MLP
 from llmtune.testing.tuner import Training
-
-HIDDEN, KEY_VALUE, MLP, LAYERS = 32, 16, 64, 2
-SHAPES = {
-    "q_proj": (HIDDEN, HIDDEN),
-    "k_proj": (HIDDEN, KEY_VALUE),
-    "v_proj": (HIDDEN, KEY_VALUE),
-    "o_proj": (HIDDEN, HIDDEN),
-    "gate_proj": (HIDDEN, MLP),
-    "up_proj": (HIDDEN, MLP),
-    "down_proj": (MLP, HIDDEN),
-}
 
 
 @pytest.fixture(autouse=True)
@@ -48,10 +39,6 @@ def prepare(folder):
     return prepare
 
 
-def trained_values(model):
-    return sum(value.numel() for value in model.parameters() if value.requires_grad)
-
-
 class TestIa3(TunerTests):
     learning_rate = 0.1
 
@@ -67,8 +54,8 @@ class TestIa3(TunerTests):
 def test_each_layer_trains_its_outputs_or_the_inputs_of_the_mlp(prepare):
     """l_k and l_v (out), l_ff (in): Liu et al., section 3.3."""
     model = prepare(target_modules=["k_proj", "v_proj", "down_proj"], ia3_feedforward_modules=["down_proj"])
-    assert trained_values(model) == LAYERS * (KEY_VALUE + KEY_VALUE + MLP)
-    assert trained_values(prepare(target_modules=["down_proj"])) == LAYERS * HIDDEN
+    assert trainable_parameters(model)[0] == LAYERS * (KEY_VALUE + KEY_VALUE + MLP)
+    assert trainable_parameters(prepare(target_modules=["down_proj"]))[0] == LAYERS * HIDDEN
 
 
 def test_outputs_are_scaled_and_inputs_of_the_mlp(prepare):

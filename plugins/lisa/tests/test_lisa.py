@@ -229,10 +229,10 @@ def test_more_layers_than_the_model_has_are_refused_before_weights_load(folder, 
     assert caught.value.fix == "train at most 4 at a time"
 
 
-def test_a_model_without_decoder_layers_is_refused(lisa):
-    model = torch.nn.Linear(1, 1)
-    model.get_decoder = lambda: model
-    with pytest.raises(UsageError, match="no decoder layers in Linear"):
+def test_a_model_without_decoder_layers_is_refused(lisa, folder):
+    model = without_weights(folder)
+    model.config.num_hidden_layers = 3
+    with pytest.raises(UsageError, match="has no list of 3 decoder layers"):
         lisa().prepare(model)
 
 

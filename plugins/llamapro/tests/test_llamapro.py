@@ -222,7 +222,7 @@ class TestCheckpoints:
         create("tuner", "llamapro").save(model, tmp_path)
         with pytest.raises(CheckpointError, match="expands a model of 6 layers, this one has 4"):
             create("tuner", "llamapro").load(tiny("llama", num_hidden_layers=4), tmp_path)
-        with pytest.raises(CheckpointError, match="do not fit this base model"):
+        with pytest.raises(CheckpointError, match="does not fit this base model"):
             create("tuner", "llamapro").load(tiny("llama", intermediate_size=48), tmp_path)
 
     def test_a_damaged_config_is_refused(self, tmp_path):

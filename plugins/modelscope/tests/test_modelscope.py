@@ -337,6 +337,42 @@ def test_an_upload_to_what_is_no_id(with_token, folder):
         with_token(WRITER).upload(folder, "adapter")
 
 
+def test_a_token_says_whose_it_is(server, hub, home):
+    assert hub.account(token=WRITER) == "llmtune"
+    assert [one.path for one in server.requests] == ["/", "/openapi/v1/users/me"]
+    assert not [path for path in home.rglob("*") if path.is_file() and WRITER.encode() in path.read_bytes()]
+
+
+def test_a_token_that_is_given_goes_before_that_of_the_environment(server, with_token, home, folder):
+    with_token("ms-expired-secret").upload(folder, "ada/adapter", token=WRITER)
+    assert files_of(server.place("ada/adapter")) == files_of(folder)
+    assert not [path for path in home.rglob("*") if path.is_file() and WRITER.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize(("token", "problem"), [(None, "needs a token"), ("ms-expired-secret", "rejected your token")])
+def test_a_token_that_cannot_upload_is_refused(hub, token, problem):
+    with pytest.raises(UsageError, match=problem) as caught:
+        hub.account(token=token)
+    assert "MODELSCOPE_API_TOKEN" in caught.value.fix
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("server")
+def test_a_hub_that_does_not_say_whose_the_token_is(unanswered):
+    with pytest.raises(HubUnreachable, match=r"ModelScope \(http://127.* did not answer"):
+        unanswered.account()
+
+
+def test_a_repository_is_created_once(server, hub):
+    for _ in range(2):
+        assert hub.create("ada/new", private=True, token=WRITER) == f"{server.address}/models/ada/new"
+    assert server.is_private("ada/new")
+    with pytest.raises(UsageError, match="tiny/model exists and is public"):
+        hub.create(REPO, private=True, token=WRITER)
+    with pytest.raises(UsageError, match="may not write to 'ada/other'"):
+        hub.create("ada/other", token=STRANGER)
+
+
 def test_an_upload_to_a_hub_that_asks_to_wait(server, with_token, folder):
     server.fail_next(429, path="/commit/", retry_after=0)
     with_token(WRITER).upload(folder, "ada/adapter")

@@ -5,18 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from llmtune.interfaces.tuner import trainable_parameters
 from llmtune.testing import ManifestTests, TunerTests, create, load_tiny, one_thread, run_context, tiny_model
-
-HIDDEN, KEY_VALUE, MLP, LAYERS = 32, 16, 64, 2
-SHAPES = {
-    "q_proj": (HIDDEN, HIDDEN),
-    "k_proj": (HIDDEN, KEY_VALUE),
-    "v_proj": (HIDDEN, KEY_VALUE),
-    "o_proj": (HIDDEN, HIDDEN),
-    "gate_proj": (HIDDEN, MLP),
-    "up_proj": (HIDDEN, MLP),
-    "down_proj": (MLP, HIDDEN),
-}
+from llmtune.testing.tiny import HIDDEN, KEY_VALUE, LAYERS, MLP, SHAPES
 
 
 @pytest.fixture(autouse=True)
@@ -46,10 +37,6 @@ def prepare(folder):
     return prepare
 
 
-def trained_values(model):
-    return sum(value.numel() for value in model.parameters() if value.requires_grad)
-
-
 class TestVera(TunerTests):
     @pytest.fixture
     def name(self):
@@ -67,7 +54,7 @@ class TestVera(TunerTests):
 @pytest.mark.parametrize("rank", [1, 16])
 def test_each_layer_trains_its_width_and_the_rank(prepare, rank):
     """b (out) and d (rank): Kopiczko et al., section 3."""
-    assert trained_values(prepare(vera_rank=rank)) == LAYERS * sum(out + rank for _, out in SHAPES.values())
+    assert trainable_parameters(prepare(vera_rank=rank))[0] == LAYERS * sum(out + rank for _, out in SHAPES.values())
 
 
 def test_all_layers_share_the_random_matrices(prepare):

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from llmtune.api import CheckpointError, RunContext, Tuner, UsageError
+from llmtune.api import CheckpointError, RunContext, Tuner, UsageError, fill_tensors
 from llmtune_plugin_adapter._bottleneck import activate, bottlenecks, check_activation, insert
 from llmtune_plugin_adapter.options import AdapterOptions
 
@@ -60,7 +60,7 @@ class AdapterTuner(Tuner):
     def add(self, model: Any, folder: Path, name: str) -> Any:
         length, act = _read_config(folder)
         insert(model, name, length, act)
-        _fill(_tensors(model, name), folder)
+        fill_tensors(_tensors(model, name), folder / _WEIGHTS)
         for _, one in bottlenecks(model, name):
             one.requires_grad_(False)
         return model
@@ -92,16 +92,3 @@ def _read_config(folder: Path) -> tuple[int, str]:
         raise CheckpointError(f"{folder} holds no adapter ({_CONFIG} is missing)", fix="check --sft_type") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged: {error!r}", fix="take another checkpoint") from error
-
-
-def _fill(tensors: dict[str, Any], folder: Path) -> None:
-    path = folder / _WEIGHTS
-    if not path.is_file():
-        raise CheckpointError(f"{folder} is not complete ({_WEIGHTS} is missing)", fix="take another checkpoint")
-    stored = load_file(path)
-    if {name: one.shape for name, one in stored.items()} != {name: one.shape for name, one in tensors.items()}:
-        raise CheckpointError(
-            f"the adapter in {folder} does not fit this base model", fix="choose the base model that it was trained on"
-        )
-    for name, tensor in tensors.items():
-        tensor.copy_(stored[name])

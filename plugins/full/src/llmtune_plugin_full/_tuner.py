@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmtune.api import UsageError, WholeModelTuner
+from llmtune.api import UsageError, WholeModelTuner, parameter_size
 from llmtune_plugin_full.options import FullOptions
 
 
@@ -26,10 +26,10 @@ class FullTuner(WholeModelTuner):
 
     def _freeze(self, model: Any) -> None:
         """Freeze parameters in model order until the share is reached."""
-        budget = self.options.freeze_parameters * sum(parameter.numel() for parameter in model.parameters())
+        budget = self.options.freeze_parameters * sum(map(parameter_size, model.parameters()))
         extra = tuple(self.options.additional_trainable_parameters)
         for name, parameter in model.named_parameters():
-            budget -= parameter.numel()
+            budget -= parameter_size(parameter)
             if budget < 0:
                 break
             parameter.requires_grad_(bool(extra) and name.startswith(extra))

@@ -22,6 +22,7 @@ class GaloreTuner(WholeModelTuner):
 
     def __init__(self, options: GaloreOptions, run: RunContext) -> None:
         self.options = options
+        self.whole_steps = options.galore_optim_per_parameter
         self.targets = options.galore_target_modules and run.plan.native_modules(options.galore_target_modules)
 
     def prepare(self, model: Any) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from httpx import ConnectError, HTTPError, Response
-from huggingface_hub import HfApi, constants, get_token, snapshot_download
+from huggingface_hub import HfApi, RepoUrl, constants, get_token, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -61,18 +61,51 @@ class HuggingFaceHub(Hub):
             raise NotInCache(f"the copy of {repo} in the cache of huggingface_hub may be incomplete")
         return folder
 
-    def upload(self, folder: Path, repo: str, *, private: bool = False, message: str = "") -> str:
-        if not get_token():
-            raise UsageError(
-                "an upload to the Hugging Face Hub needs a token that may write",
-                fix=f"export HF_TOKEN=... ({_TOKENS}), or log in with `hf auth login`",
-            )
+    def account(self, *, token: str | None = None) -> str:
+        found = _writing(token, lambda: HfApi(token=_token(token)).whoami())
+        role = found.get("auth", {}).get("accessToken", {}).get("role")
+        if role == "read":
+            raise UsageError("your token for the Hugging Face Hub may only read", fix=_RENEW)
+        return str(found["name"])
+
+    def create(self, repo: str, *, private: bool = False, token: str | None = None) -> str:
+        return str(_writing(token, lambda: _create(HfApi(token=_token(token)), repo, private), repo))
+
+    def upload(
+        self, folder: Path, repo: str, *, private: bool = False, message: str = "", token: str | None = None
+    ) -> str:
+        def send() -> str:
+            api = HfApi(token=_token(token))
+            address = _create(api, repo, private)
+            api.upload_folder(repo_id=address.repo_id, folder_path=folder, commit_message=message or None)
+            return str(address)
+
         try:
-            return _patiently(lambda: _upload(folder, repo, private, message))
-        except (OSError, HTTPError, RuntimeError) as error:  # RuntimeError: a large file that could not be sent
-            raise _not_uploaded(_origin(error), repo) from error
+            return _writing(token, send, repo)
         except ValueError as error:
             raise UsageError(f"{folder} cannot be uploaded to {repo!r}: {error}") from error
+
+
+def _token(token: str | None) -> str:
+    """Return the given token, or that of HF_TOKEN or of the login."""
+    found = token or get_token()
+    if not found:
+        raise UsageError(
+            "an upload to the Hugging Face Hub needs a token that may write",
+            fix=f"export HF_TOKEN=... ({_TOKENS}), or log in with `hf auth login`",
+        )
+    return found
+
+
+def _writing(token: str | None, call: Callable[[], Result], repo: str = "") -> Result:
+    """Call, with patience, and say in our words why that failed."""
+    _token(token)
+    try:
+        return _patiently(call)
+    except HFValidationError as error:
+        raise UsageError(f"{repo!r} is no name of a repository: {error}") from error
+    except (OSError, HTTPError, RuntimeError) as error:  # RuntimeError: a large file that could not be sent
+        raise _not_uploaded(_origin(error), repo) from error
 
 
 def _is_whole(folder: Path, kind: str, weights: bool) -> bool:
@@ -86,16 +119,14 @@ def _is_whole(folder: Path, kind: str, weights: bool) -> bool:
     return kind == "model" and (not weights or not found.isdisjoint((".safetensors", ".gguf")))
 
 
-def _upload(folder: Path, repo: str, private: bool, message: str) -> str:
-    api = HfApi()
-    address = api.create_repo(repo, private=private, exist_ok=True)
+def _create(api: HfApi, repo: str, private: bool) -> RepoUrl:
+    address: RepoUrl = api.create_repo(repo, private=private, exist_ok=True)
     if private and not api.model_info(address.repo_id).private:
         raise UsageError(
             f"the repository {address.repo_id} exists and is public",
             fix=f"choose another name, or make it private first: {address}/settings",
         )
-    api.upload_folder(repo_id=address.repo_id, folder_path=folder, commit_message=message or None)
-    return str(address)
+    return address
 
 
 def _patiently(call: Callable[[], Result]) -> Result:
@@ -161,7 +192,9 @@ def _not_uploaded(error: Exception, repo: str) -> LlmtuneError:
     if response is not None and response.status_code in (403, 404):
         return UsageError(f"your token may not write to {repo!r} on the Hugging Face Hub", fix=_RENEW)
     if response is not None and response.status_code == 429:
-        return _too_many(response, repo)
+        return _too_many(response, repo or "your account")
+    if not repo:
+        return HubUnreachable(f"the Hugging Face Hub ({constants.ENDPOINT}) did not say whose token it is: {error}")
     return HubUnreachable(
         f"the upload to {repo!r} on the Hugging Face Hub ({constants.ENDPOINT}) failed: {error}",
         fix="upload again; large files that arrived are not sent a second time",

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from llmtune.api import RunContext, UsageError, WholeModelTuner
+from llmtune.api import RunContext, UsageError, WholeModelTuner, decoder_layers
 from llmtune_plugin_lisa.options import LisaOptions
 
 _LAYERS_OF_THE_PAPER = 2
@@ -29,7 +29,7 @@ class LisaTuner(WholeModelTuner):
 
     def prepare(self, model: Any) -> Any:
         """Everything requires a gradient at first, so that the optimizer is told about all layers."""
-        count = len(decoder_layers(model))
+        count = len(decoder_layers(model)[1])
         if self.activated > count:
             raise UsageError(
                 f"--lisa_activated_layers {self.activated}: the model has {count} decoder layers",
@@ -40,7 +40,7 @@ class LisaTuner(WholeModelTuner):
 
     def before_step(self, model: Any, optimizer: Any, step: int) -> None:
         """Freeze all layers but the drawn ones; what the optimizer kept for them is the memory that LISA saves."""
-        layers = decoder_layers(model)
+        layers = decoder_layers(model)[1]
         drawn = random.Random(f"{self.seed} {step // self.interval}").sample(range(len(layers)), self.activated)
         for number, layer in enumerate(layers):
             layer.requires_grad_(number in drawn)
@@ -49,16 +49,8 @@ class LisaTuner(WholeModelTuner):
 
     def optimizer_values(self, model: Any) -> int:
         """Two moments for what is trained at a time, when the largest layers are drawn."""
-        sizes = sorted(_values(layer) for layer in decoder_layers(model))
+        sizes = sorted(_values(layer) for layer in decoder_layers(model)[1])
         return 2 * (_values(model) - sum(sizes[: -self.activated]))
-
-
-def decoder_layers(model: Any) -> nn.ModuleList:
-    """Return the decoder layers of a causal language model of transformers, the lowest first."""
-    found = next((one for one in model.get_decoder().modules() if isinstance(one, nn.ModuleList)), None)
-    if found is None:
-        raise UsageError(f"LISA finds no decoder layers in {type(model).__name__}", fix="use --sft_type full")
-    return found
 
 
 def _values(module: nn.Module) -> int:

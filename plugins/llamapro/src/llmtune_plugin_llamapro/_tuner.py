@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from llmtune.api import CheckpointError, RunContext, Tuner, decoder_layers
+from llmtune.api import CheckpointError, RunContext, Tuner, decoder_layers, fill_tensors
 from llmtune_plugin_llamapro._layers import check_identity, expand, new_layers, places, zero_outputs
 from llmtune_plugin_llamapro.options import LlamaproOptions
 
@@ -52,7 +52,7 @@ class LlamaproTuner(Tuner):
                 fix="choose the base model that it was trained on",
             )
         expand(model, new)
-        _fill(_new_tensors(model), folder)
+        fill_tensors(_new_tensors(model), folder / _WEIGHTS)
         return _freeze_the_others(model) if trainable else model.requires_grad_(False)
 
     def merge(self, model: Any) -> Any:
@@ -89,16 +89,3 @@ def _read_config(folder: Path) -> tuple[int, dict[int, int]]:
         raise CheckpointError(f"{folder} holds no new layers ({_CONFIG} is missing)", fix="check --sft_type") from error
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged: {error!r}", fix="take another checkpoint") from error
-
-
-def _fill(tensors: dict[str, Any], folder: Path) -> None:
-    path = folder / _WEIGHTS
-    if not path.is_file():
-        raise CheckpointError(f"{folder} is not complete ({_WEIGHTS} is missing)", fix="take another checkpoint")
-    stored = load_file(path)
-    if {name: one.shape for name, one in stored.items()} != {name: one.shape for name, one in tensors.items()}:
-        raise CheckpointError(
-            f"the layers in {folder} do not fit this base model", fix="choose the base model that it was trained on"
-        )
-    for name, tensor in tensors.items():
-        tensor.copy_(stored[name])

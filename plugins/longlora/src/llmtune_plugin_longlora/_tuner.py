@@ -5,14 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import LoraConfig
 
 from llmtune.api import PeftTuner
 from llmtune_plugin_longlora._attention import attend_fully, attend_in_groups
 from llmtune_plugin_longlora.options import LongloraOptions
-
-_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 class LongloraTuner(PeftTuner):
@@ -33,14 +30,6 @@ class LongloraTuner(PeftTuner):
             lora_dropout=options.lora_dropout,
             **layers,
         )
-
-    def with_precision(self, model: Any) -> Any:
-        """AUTO leaves the adapters as peft makes them: fp32 over a half-precision base."""
-        if self.options.lora_dtype != "AUTO":
-            for name, parameter in model.named_parameters():
-                if "lora_" in name:
-                    parameter.data = parameter.data.to(_DTYPES[self.options.lora_dtype])
-        return super().with_precision(model)
 
     def prepare(self, model: Any) -> Any:
         attend_in_groups(model, self.options.longlora_group_size)

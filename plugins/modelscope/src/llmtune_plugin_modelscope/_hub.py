@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from modelscope_hub import HubApi
 from modelscope_hub.compat import snapshot_download
@@ -25,6 +25,8 @@ from modelscope_hub.errors import (
 )
 
 from llmtune.api import Hub, HubUnreachable, LlmtuneError, NotInCache, UnknownName, UsageError
+
+Result = TypeVar("Result")
 
 _UNWANTED = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.tflite"]
 _WEIGHTS = ["*.safetensors", "*.gguf"]
@@ -74,24 +76,52 @@ class ModelScopeHub(Hub):
             marks[-1].touch()
         return Path(folder)
 
-    def upload(self, folder: Path, repo: str, *, private: bool = False, message: str = "") -> str:
-        config = get_default_config()
-        if not config.token:
-            raise UsageError(
-                "an upload to ModelScope needs a token",
-                fix=f"export MODELSCOPE_API_TOKEN=... ({_TOKENS}), or log in with `modelscope login`",
-            )
-        _check_reachable()
-        try:
-            _upload(folder, repo, private, message)
-        except (HubError, OSError, RuntimeError) as error:  # RuntimeError: every batch of files was refused
-            raise _not_uploaded(error, repo) from error
-        return f"{config.endpoint}/models/{repo}"
+    def account(self, *, token: str | None = None) -> str:
+        name = _writing(token, lambda api: str(api.whoami().username or ""))
+        if not name:
+            raise HubUnreachable("ModelScope did not say whose token it is", fix=_RENEW)
+        return name
+
+    def create(self, repo: str, *, private: bool = False, token: str | None = None) -> str:
+        _writing(token, lambda api: _create(api, repo, private), repo)
+        return _page(repo)
+
+    def upload(
+        self, folder: Path, repo: str, *, private: bool = False, message: str = "", token: str | None = None
+    ) -> str:
+        def send(api: HubApi) -> None:
+            _create(api, repo, private)
+            with redirect_stdout(sys.stderr):  # the SDK prints a report
+                # Its cache is a file in the uploaded folder.
+                api.upload_folder(repo, "model", folder, commit_message=message or None, use_cache=False)
+
+        _writing(token, send, repo)
+        return _page(repo)
 
 
-def _upload(folder: Path, repo: str, private: bool, message: str) -> None:
-    """Create the repository, which the SDK would make a public one, and send what is not there yet."""
-    api = HubApi()
+def _page(repo: str) -> str:
+    return f"{get_default_config().endpoint}/models/{repo}"
+
+
+def _writing(token: str | None, call: Callable[[HubApi], Result], repo: str = "") -> Result:
+    """Call with an API that has the given token, or that of MODELSCOPE_API_TOKEN or of the login.
+
+    `HubApi.login` is not used: it writes the token to a file.
+    """
+    if not (token or get_default_config().token):
+        raise UsageError(
+            "an upload to ModelScope needs a token",
+            fix=f"export MODELSCOPE_API_TOKEN=... ({_TOKENS}), or log in with `modelscope login`",
+        )
+    _check_reachable()
+    try:
+        return call(HubApi(token=token))
+    except (HubError, OSError, RuntimeError) as error:  # RuntimeError: every batch of files was refused
+        raise _not_uploaded(error, repo) from error
+
+
+def _create(api: HubApi, repo: str, private: bool) -> None:
+    """Create the repository, which the SDK would make a public one."""
     try:
         api.create_repo(repo, "model", visibility=Visibility.PRIVATE if private else Visibility.PUBLIC)
     except AlreadyExistsError:
@@ -100,9 +130,6 @@ def _upload(folder: Path, repo: str, private: bool, message: str) -> None:
                 f"the repository {repo} exists and is public",
                 fix="choose another name, or make it private first on its page",
             ) from None
-    with redirect_stdout(sys.stderr):  # the SDK prints a report
-        # Its cache is a file in the uploaded folder.
-        api.upload_folder(repo, "model", folder, commit_message=message or None, use_cache=False)
 
 
 def _origin(error: Exception) -> Exception:
@@ -140,7 +167,9 @@ def _not_uploaded(error: Exception, repo: str) -> LlmtuneError:
     if isinstance(error, PermissionDeniedError):
         return UsageError(f"your token may not write to {repo!r} on ModelScope", fix=_RENEW)
     if isinstance(error, RateLimitError):
-        return _too_many(error, repo)
+        return _too_many(error, repo or "your account")
+    if not repo:
+        return HubUnreachable(f"ModelScope did not say whose token it is: {error}")
     return HubUnreachable(
         f"the upload to {repo!r} on ModelScope failed: {error}",
         fix="upload again; large files that arrived are not sent a second time",

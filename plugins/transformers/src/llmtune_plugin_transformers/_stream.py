@@ -44,6 +44,8 @@ def stream_tokens(model: Any, inputs: dict[str, torch.Tensor], config: Generatio
 
     def run() -> None:
         try:
+            if model.device.type == "cuda":
+                torch.cuda.set_device(model.device)  # every thread begins with the first GPU
             with torch.inference_mode():
                 stopping = StoppingCriteriaList([_Cancelled(cancelled)])
                 model.generate(**inputs, generation_config=config, streamer=stream, stopping_criteria=stopping)
