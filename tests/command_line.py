@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -32,3 +33,15 @@ def llmtune_process(*arguments: str, site: Path | None = None, **environment: st
         command, env={**os.environ, **path, **environment}, capture_output=True, text=True, check=False, timeout=300
     )
     return Result(done.returncode, done.stdout, done.stderr)
+
+
+def without(flags: list[str], *names: str) -> list[str]:
+    """Drop flags and their single value."""
+    skip = {index + step for index, word in enumerate(flags) if word in names for step in (0, 1)}
+    return [word for index, word in enumerate(flags) if index not in skip]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

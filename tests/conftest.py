@@ -11,6 +11,15 @@ from llmtune.cli.main import main
 from llmtune.testing.tiny import tiny_model
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=2, help="how often tests/test_killed_runs.py kills each run")
+
+
+@pytest.fixture
+def kills(request: pytest.FixtureRequest) -> int:
+    return int(request.config.getoption("--kills"))
+
+
 @pytest.fixture
 def llmtune(capfd: pytest.CaptureFixture[str]) -> Llmtune:
     """Run a command in this process: libraries are imported once for all tests."""

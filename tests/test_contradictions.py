@@ -66,6 +66,15 @@ MODEL = ("--model_type", "smollm2-135m-instruct")
         ("sft --dataset a --interleave_prob 0.5 0.5", "--interleave_prob has 2 values for 1 datasets"),
         ("sft --dataset a b --interleave_prob 0.5 0", "--interleave_prob takes values above 0"),
         ("sft --packing --max_length -1", "--packing needs --max_length, the length to pack to"),
+        ("sft --metric mine", "--metric has no effect without --predict_with_generate true"),
+        (
+            "sft --predict_with_generate --evaluation_strategy no",
+            "--predict_with_generate needs evaluations; --evaluation_strategy no has none",
+        ),
+        (
+            "sft --predict_with_generate --streaming --max_steps 5",
+            "--predict_with_generate needs rows: with --streaming give --val_dataset or --streaming_val_size",
+        ),
         ("sft --deepspeed default-zero2 --fsdp full_shard", "--deepspeed and --fsdp exclude each other"),
         ("sft --fsdp_config {}", "--fsdp_config needs --fsdp"),
         (
@@ -76,6 +85,23 @@ MODEL = ("--model_type", "smollm2-135m-instruct")
         ("deploy --ssl_certfile c", "--ssl_keyfile and --ssl_certfile belong together"),
         ("eval --eval_url http://x/v1", "--eval_url needs --eval_is_chat_model true or false"),
         ("export --push_to_hub", "--push_to_hub needs --hub_model_id"),
+        ("sft --push_to_hub --offline", "--push_to_hub uploads, and --offline opens no connection"),
+        (
+            "sft --push_to_hub --save_strategy no",
+            "--push_to_hub uploads checkpoints, and --save_strategy no writes none",
+        ),
+        (
+            "sft --push_to_hub --push_hub_strategy checkpoint --save_only_model true",
+            "--push_hub_strategy checkpoint uploads what resuming needs, and --save_only_model true leaves it out",
+        ),
+        (
+            "sft --push_to_hub --hub_model_id a/b/c",
+            "--hub_model_id takes NAME or OWNER/NAME of letters, digits, '.', '_' and '-', found 'a/b/c'",
+        ),
+        (
+            "infer --hub_token x",
+            "--hub_token is for uploads; what is private is fetched with MODELSCOPE_API_TOKEN or HF_TOKEN",
+        ),
         (
             "infer --eval_human true --val_dataset a",
             "--eval_human true chats; --dataset and --val_dataset are answered with --eval_human false",
@@ -109,6 +135,13 @@ def test_a_contradiction_is_one_line(line: str, problem: str) -> None:
         "sft --streaming --max_steps 10 --packing",
         "sft --dataset a b --interleave_prob 0.3 0.7",
         "sft --rope_scaling linear --max_length 4096",
+        "sft --push_to_hub --hub_model_id My.Model_1-a",
+        "sft --push_to_hub --hub_private_repo --push_hub_strategy all_checkpoints",
+        "sft --push_to_hub false --hub_model_id a/b/c --hub_token x --push_hub_strategy end --save_strategy no",
+        "export --push_to_hub --hub_model_id owner/name",
+        "sft --resume_only_model --resume_from_checkpoint c",
+        "sft --deepspeed default-zero2",
+        "sft --fsdp full_shard --fsdp_config {}",
     ],
 )
 def test_what_goes_together_is_no_problem(line: str) -> None:
@@ -118,12 +151,8 @@ def test_what_goes_together_is_no_problem(line: str) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "sft --resume_only_model --resume_from_checkpoint c",
-        "sft --deepspeed default-zero2",
-        "sft --fsdp full_shard --fsdp_config {}",
         "deploy --ssl_keyfile k --ssl_certfile c",
         "eval --eval_url http://x/v1 --eval_is_chat_model true",
-        "export --push_to_hub --hub_model_id owner/name",
     ],
 )
 def test_what_is_missing_does_not_contradict(line: str) -> None:
@@ -196,7 +225,7 @@ def test_all_mistakes_are_one_error(llmtune: Llmtune, tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     result = llmtune(
         *("sft", "--model_type", "smollm2-135m-instuct", "--dataset", "self-cogniton", "also-unknwon"),
-        *("--sft_type", "lroa", "--template_type", "chatlm", "--quantization_bit", "3", "--push_to_hub"),
+        *("--sft_type", "lroa", "--template_type", "chatlm", "--quantization_bit", "3", "--push_to_hub", "--offline"),
         *("--resume_only_model", "--max_steps", "5", "--warmup_steps", "6"),
     )
     assert (result.code, result.err.count("error:"), list(tmp_path.iterdir())) == (2, 1, [])
@@ -210,7 +239,7 @@ def test_all_mistakes_are_one_error(llmtune: Llmtune, tmp_path: Path, monkeypatc
         "did you mean lora",
         "unknown template 'chatlm'",
         "--quantization_bit 3: bnb has 4, 8",
-        "--push_to_hub is not available yet",
+        "--push_to_hub uploads, and --offline opens no connection",
         "--resume_only_model needs --resume_from_checkpoint",
         "--warmup_steps 6 is more than --max_steps 5",
     )
@@ -218,12 +247,13 @@ def test_all_mistakes_are_one_error(llmtune: Llmtune, tmp_path: Path, monkeypatc
 
 
 def test_wrong_values_and_contradictions_are_one_error(llmtune: Llmtune) -> None:
-    result = llmtune("sft", "--seed", "x", "--batch_size", "0", "--push_to_hub", "--packing", "--max_length", "-1")
+    words = ("--push_to_hub", "--offline", "--packing", "--max_length", "-1")
+    result = llmtune("sft", "--seed", "x", "--batch_size", "0", *words)
     assert (result.code, result.err.count("error:")) == (2, 1)
     expected = (
         "--seed",
         "--batch_size",
-        "--push_to_hub is not available yet",
+        "--push_to_hub uploads, and --offline opens no connection",
         "--packing needs --max_length",
     )
     assert [part for part in expected if part not in result.err] == []

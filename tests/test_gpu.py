@@ -8,10 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import NAMES, Llmtune, llmtune_process
+from native_models import tiny_config
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 from transformers.utils import is_flash_attn_2_available
 
 from llmtune.testing.tiny import load_tiny, tiny_model
+from llmtune_plugin_hf._collate import Collate
+from llmtune_plugin_hf._forward import Forward
+from llmtune_plugin_hf._isolation import keeps_apart
+from llmtune_plugin_hf._varlen import VarlenAttention
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -56,6 +62,8 @@ RUNS = {
     "ia3 over 4 bits": "--sft_type ia3 --quantization_bit 4",
     "vera over 4 bits": "--sft_type vera --vera_rank 32 --quantization_bit 4",
     "adapter over 4 bits": "--sft_type adapter --quantization_bit 4",
+    "padded": "--padding_free false --gradient_checkpointing false",
+    "in small parts": "--micro_batch_tokens 600",
     "packed": "--packing --max_length 1024",
     "packed longlora": "--sft_type longlora --packing --max_length 1024",
     "streamed and packed": "--streaming --packing --max_length 1024",
@@ -92,15 +100,86 @@ def test_a_run_on_the_gpu_learns_saves_and_answers(
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize("implementation", ["eager", "sdpa", "flash_attention_2", "flex_attention"])
-def test_packs_keep_their_samples_apart_on_the_gpu(model: Path, implementation: str, dtype: str) -> None:
-    from llmtune_plugin_hf._isolation import check_isolation
-
+@pytest.mark.parametrize("implementation", ["eager", "varlen", "flash_attention_2", "flex_attention"])
+def test_samples_in_one_sequence_stay_apart_on_the_gpu(model: Path, implementation: str, dtype: str) -> None:
     if implementation == "flash_attention_2" and (not is_flash_attn_2_available() or dtype == "fp32"):
         pytest.skip("flash-attn is not installed, or has no form for float32")
-    loaded = load_tiny(model, dtype=dtype).model.to("cuda")
-    loaded.set_attn_implementation(implementation)
-    check_isolation(loaded)
+    loaded, attention = load_tiny(model, dtype=dtype).model.to("cuda"), VarlenAttention()
+    if implementation == "varlen":
+        assert attention.install(loaded)
+    else:
+        loaded.set_attn_implementation(implementation)
+    forward = Forward(loaded, attention, torch.device("cuda"), pin_memory=True)
+    assert keeps_apart(loaded, forward, Collate(0, padding_free=implementation == "varlen"))
+
+
+@pytest.mark.parametrize("kind", ["LlamaForCausalLM", "MistralForCausalLM", "Gemma3ForCausalLM", "Qwen3ForCausalLM"])
+@pytest.mark.parametrize(("dtype", "close"), [(torch.bfloat16, 3e-2), (torch.float32, 1e-4)])
+def test_a_sample_has_the_loss_and_gradients_that_it_has_alone(kind: str, dtype: torch.dtype, close: float) -> None:
+    """Sliding windows shorter than the samples, and heads that share keys; bf16 goes through torch's varlen_attn."""
+    generator = torch.Generator().manual_seed(0)
+    samples = [torch.randint(3, 60, (size,), generator=generator).tolist() for size in (70, 9, 130, 33)]
+    rows = [{"input_ids": one, "labels": one} for one in samples]
+    losses, gradients = [], []
+    for padding_free in (True, False):
+        torch.manual_seed(0)
+        loaded = AutoModelForCausalLM.from_config(tiny_config(kind)).to("cuda", dtype)
+        attention = VarlenAttention()
+        assert attention.install(loaded)
+        forward = Forward(loaded, attention, torch.device("cuda"), pin_memory=False)
+        collate = Collate(0, padding_free=padding_free)
+        for some in [rows] if padding_free else [[row] for row in rows]:
+            batch = collate(some)
+            with forward.samples_of(batch):
+                loss, _ = forward.loss(loaded, batch)
+                loss.backward()
+            losses.append(loss.item())
+        gradients.append(torch.cat([one.grad.flatten().float() for one in loaded.parameters() if one.grad is not None]))
+    assert losses[0] == pytest.approx(sum(losses[1:]), rel=close)
+    assert (gradients[0] - gradients[1]).norm() <= close * gradients[1].norm()
+
+
+def test_a_step_that_memory_does_not_hold_is_computed_in_smaller_parts(
+    llmtune: Llmtune, model: Path, tmp_path: Path
+) -> None:
+    """A million tokens at once would take more than a thousandth of the memory."""
+    base = ("--model_type", "smollm2-135m-instruct", "--model_id_or_path", str(model), "--dtype", "fp32")
+    data = ("--dataset", "self-cognition", *NAMES, "--dataset_test_ratio", "0", "--lora_dropout", "0")
+    loop = ("--max_steps", "2", "--batch_size", "80", "--gradient_accumulation_steps", "1", "--logging_steps", "1")
+    output = ("--add_output_dir_suffix", "false", "--disable_tqdm", "--report_to", "none", "--output_dir")
+    flags = ("sft", *base, *data, *loop, "--gradient_checkpointing", "false")
+    done = llmtune(*flags, "--micro_batch_tokens", "2000", *output, str(tmp_path / "fits"))
+    assert done.code == 0, done.err
+    lines = []
+    try:
+        fraction = ("--gpu_memory_fraction", "0.001", "--micro_batch_tokens", "1000000")
+        done = llmtune(*flags, *fraction, *output, str(tmp_path / "lowered"))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert done.code == 0, done.err
+    assert "memory did not hold step 1" in done.out, done.out
+    for name in ("fits", "lowered"):
+        log = (tmp_path / name / "logging.jsonl").read_text().splitlines()
+        lines.append([json.loads(line)["loss"] for line in log])
+    assert lines[1] == pytest.approx(lines[0], rel=1e-5)
+
+
+def test_what_is_computed_at_once_is_chosen_by_what_memory_holds(llmtune: Llmtune, model: Path, tmp_path: Path) -> None:
+    """With little memory activations are computed again; with less, fewer tokens fit."""
+    base = ("--model_type", "smollm2-135m-instruct", "--model_id_or_path", str(model), "--disable_tqdm")
+    data = ("--dataset", "self-cognition", *NAMES, "--output_dir", str(tmp_path), "--save_strategy", "no")
+    chosen = []
+    try:
+        for fraction in (1.0, 0.002, 0.0008):
+            flags = ("--max_steps", "1", "--batch_size", "64", "--gpu_memory_fraction", str(fraction))
+            done = llmtune("sft", *base, *data, *flags)
+            assert done.code == 0, done.err
+            print(fraction, line := next(line for line in done.out.splitlines() if "a forward pass computes" in line))
+            chosen.append(int(line.split("up to ")[1].split(" ")[0]))
+            torch.cuda.empty_cache()
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert chosen[0] > chosen[2]
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")

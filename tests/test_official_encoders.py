@@ -108,6 +108,7 @@ TEXTS = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_text_beside_control_tokens_has_the_ids_of_the_whole_string(name: str) -> None:
     tokenizer = TOKENIZERS[name]()
@@ -119,6 +120,7 @@ def test_text_beside_control_tokens_has_the_ids_of_the_whole_string(name: str) -
             assert found["input_ids"] == tokenizer(f"{first}{end}{second}", add_special_tokens=False)["input_ids"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_text_that_spells_a_control_token_is_the_text_and_nothing_else(name: str) -> None:
     tokenizer = TOKENIZERS[name]()

@@ -545,6 +545,7 @@ way when the answer is still to come, or leaves an answer out.
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("family", CARRIED)
 def test_ids_of_the_carried_template_are_the_official_ones(family: str) -> None:
     """The prompt is what servers make of the whole text, so an answer in its history is not cut off."""

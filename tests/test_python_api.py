@@ -79,9 +79,9 @@ def test_names_of_2023_are_accepted_with_a_line_each(capsys: pytest.CaptureFixtu
 
 
 def test_arguments_show_what_was_given_without_secrets() -> None:
-    args = SftArguments(model_type=MODEL, lora_rank=16)
-    args._given["hub_token"] = "hf_secret"  # it is refused until llmtune uploads
+    args = SftArguments(model_type=MODEL, lora_rank=16, hub_token="hf_secret")
     assert repr(args) == f"SftArguments(model_type='{MODEL}', lora_rank=16, hub_token='...')"
+    assert "hf_secret" not in repr(args.config)
     assert args.given["lora_rank"] == 16
 
 
@@ -95,7 +95,7 @@ def test_arguments_show_what_was_given_without_secrets() -> None:
         ({"learning_rate": "x", "max_steps": "y"}, "--max_steps: "),
         ({"sft_type": "lroa"}, "did you mean lora?"),
         ({"quant_method": "aqlm", "quantization_bit": 4}, "--quant_method aqlm is not available yet"),
-        ({"deepspeed": "default-zero2"}, "--deepspeed is not available yet"),
+        ({"sequence_parallel_size": 2}, "--sequence_parallel_size 2 does not divide the 1 processes of the run"),
         ({"lora_dropout": 0.1, "lora_dropout_p": 0.1}, "both were given"),
         ({"custom_register_path": ["no-such-file.py"]}, "no such file"),
         ({"custom_register_path": 3}, "custom_register_path must be text, or a list of texts, found 3"),
@@ -110,9 +110,9 @@ def test_wrong_arguments_are_refused_when_they_are_made(values: dict[str, Any], 
 
 def test_several_mistakes_are_raised_together() -> None:
     with pytest.raises(UsageError) as caught:
-        SftArguments(lora_rank=0, deepspeed="default-zero2")
+        SftArguments(lora_rank=0, tp=2)
     assert "--lora_rank: " in caught.value.problem
-    assert "--deepspeed is not available yet" in caught.value.problem
+    assert "--tp is not available yet" in caught.value.problem
 
 
 def test_arguments_do_not_change_and_have_no_other_attributes() -> None:

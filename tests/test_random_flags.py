@@ -24,7 +24,8 @@ from llmtune.pipelines.configure import known_flags
 
 KNOWN = {command: sorted({*known_flags(command, installed())} - {"print_config"}) for command in COMMANDS}
 TODAY = {**RENAMED, **{old: new for old, (new, _) in SELECTORS.items()}}
-EXAMPLES = settings(max_examples=5000, deadline=None, derandomize=True, database=None)
+TIMES = float(os.environ.get("FUZZ_TIMES", "1"))
+EXAMPLES = settings(max_examples=int(5000 * TIMES), deadline=None, derandomize=True, database=None)
 
 # --- what is tried --------------------------------------------------------------------------------
 

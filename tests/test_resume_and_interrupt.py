@@ -1,29 +1,21 @@
-"""Runs that end early: killed, interrupted, resumed."""
+"""Runs that end early: interrupted, resumed. Those that are killed: test_killed_runs.py."""
 
 from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import pytest
-from command_line import Llmtune
+from command_line import Llmtune, without
 from safetensors.torch import load_file
 
 from llmtune.train.checkpoint import problem
 
 LONG = ("--max_steps", "500", "--eval_steps", "1", "--save_steps", "1", "--gradient_accumulation_steps", "1")
-
-
-def without(flags: list[str], *names: str) -> list[str]:
-    """Drop flags and their single value."""
-    skip = {index + step for index, word in enumerate(flags) if word in names for step in (0, 1)}
-    return [word for index, word in enumerate(flags) if index not in skip]
 
 
 def start(flags: list[str], output: Path) -> tuple[subprocess.Popen[str], Path]:
@@ -35,18 +27,6 @@ def start(flags: list[str], output: Path) -> tuple[subprocess.Popen[str], Path]:
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)
     return process, next(output.rglob("checkpoint-1")).parent
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_a_killed_run_leaves_only_complete_checkpoints(tiny_flags: list[str], tmp_path: Path, seed: int) -> None:
-    process, folder = start(tiny_flags, tmp_path / "output")
-    time.sleep(random.Random(seed).uniform(0, 1.5))
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    left = sorted(folder.glob("checkpoint-*"))
-    assert left
-    assert [problem(path) for path in left] == [""] * len(left)
-    assert json.loads((folder / "run.json").read_text())["state"] == "running"
 
 
 def test_ctrl_c_stops_after_saving_with_exit_code_130(tiny_flags: list[str], tmp_path: Path) -> None:

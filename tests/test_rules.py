@@ -15,7 +15,7 @@ import torch
 from command_line import Llmtune, Result
 from configuring import configured, installed
 
-from llmtune.config.build import build_config
+from llmtune.config.build import add_options, build_config
 from llmtune.config.commands import COMMANDS
 from llmtune.config.flags import Given
 from llmtune.errors import Problems, UsageError
@@ -41,6 +41,8 @@ def resolved(
     """Return the configuration with its rules applied, and their record."""
     entry = None if tuner is None else installed().find("tuner", tuner)
     config = configured(command, *words)
+    if config.given("deepspeed"):
+        add_options(config, installed().find("extension", "deepspeed"))
     found = rules(config, model=model or model_entry(), template="chatml", tuner=entry, world_size=world_size)
     config, plan = apply(found, config, RunPlan(command=command))
     return config, plan.resolved

@@ -246,7 +246,7 @@ def test_a_run_records_no_token(
     llmtune: Llmtune, tiny_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hunter2")
-    result = llmtune("sft", *tiny_flags, "--hub_token", "None")
+    result = llmtune("sft", *tiny_flags, "--hub_token", "hunter2")
     assert result.code == 0, result.err
     files = [path for path in (tmp_path / "output").rglob("*") if path.suffix in (".json", ".jsonl", ".yaml")]
     assert {"run.json", "sft_args.json"} <= {path.name for path in files}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -80,7 +79,8 @@ def test_two_processes_train_what_one_trains_with_the_same_rows_in_a_step(
 
 def test_rank_0_writes_and_speaks_for_all(pair: Path) -> None:
     assert [path.name for path in complete_checkpoints(pair)] == ["checkpoint-5", "checkpoint-7"]
-    assert {path.name for path in pair.glob("checkpoint-7/rng_state*")} == {"rng_state_0.pth", "rng_state_1.pth"}
+    states = [torch.load(pair / f"checkpoint-7/rng_state_{rank}.pth", weights_only=False)["cpu"] for rank in (0, 1)]
+    assert not states[0].equal(states[1])
     assert len(list(pair.glob("runs/*"))) == 1
     record = json.loads((pair / "run.json").read_text())
     assert (record["state"], record["plan"]["resolved"]["ddp_backend"]["value"]) == ("finished", "gloo")
@@ -88,23 +88,6 @@ def test_rank_0_writes_and_speaks_for_all(pair: Path) -> None:
     assert len((pair / "logging.jsonl").read_text().splitlines()) == 7 + 2
     assert (pair / "stdout").read_text().count("step 7: loss") == 1
     assert (pair / "stderr").read_text() == ""
-
-
-def test_a_resumed_run_is_the_uninterrupted_run_with_the_dropout_of_every_rank(
-    flags: list[str], tmp_path: Path
-) -> None:
-    """From a step inside of the second epoch."""
-    flags = [*flags, *("--gradient_accumulation_steps", "2", "--lora_dropout", "0.3")]
-    whole = tmp_path / "whole"
-    done = together("sft", *flags, "--output_dir", str(whole))
-    assert done.code == 0, done.err
-    states = [torch.load(whole / f"checkpoint-5/rng_state_{rank}.pth", weights_only=False)["cpu"] for rank in (0, 1)]
-    assert not states[0].equal(states[1])
-    shutil.copytree(whole / "checkpoint-5", tmp_path / "rest/checkpoint-5")
-    again = together("sft", *flags, "--resume_from_checkpoint", str(tmp_path / "rest/checkpoint-5"))
-    assert again.code == 0, again.err
-    found, expected = (tmp_path / name / "checkpoint-7/adapter_model.safetensors" for name in ("rest", "whole"))
-    assert found.read_bytes() == expected.read_bytes()
 
 
 def test_ctrl_c_stops_all_after_the_same_step_and_saves(flags: list[str], tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from command_line import Llmtune
+from command_line import Llmtune, without
 from configuring import installed
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
@@ -80,12 +80,6 @@ def common(case: Case, base: Path, rows: Path) -> list[str]:
         *("--logging_steps", "1", "--save_steps", "50", "--save_total_limit", "-1", "--save_only_model", "false"),
         *("--disable_tqdm", "--add_output_dir_suffix", "false"),
     ]
-
-
-def without(flags: list[str], *names: str) -> list[str]:
-    """Drop flags and their single value."""
-    skip = {index + step for index, word in enumerate(flags) if word in names for step in (0, 1)}
-    return [word for index, word in enumerate(flags) if index not in skip]
 
 
 def losses(folder: Path) -> list[float]:
