@@ -36,6 +36,7 @@ EXAMPLES = {
     "engine": "llmtune infer --infer_backend {name} --model_type {model}",
     "hub": "llmtune infer --hub {name} --model_type {model}",
     "quantizer": "llmtune sft --quantization_bit {bits} --quant_method {name} --model_type {model} --dataset {rows}",
+    "metric": "llmtune sft --predict_with_generate true --metric {name} --model_type {model} --dataset {rows}",
     "optimizer": "llmtune sft --optim {name} --model_type {model} --dataset {rows}",
     "dataset": "llmtune sft --model_type {model} --dataset {name}{needed}",
     "tools_prompt": "llmtune inspect --model_type {model} --tools_prompt {name} --dataset {rows}",
