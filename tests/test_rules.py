@@ -339,6 +339,20 @@ def test_a_dry_run_without_enough_good_rows_fails_as_the_run_would(
     assert (result.code, "--max_dropped_ratio" in result.err, everything_below(tmp_path) == before) == (1, True, True)
 
 
+@pytest.mark.parametrize("how", [("--streaming", "true", "--max_steps", "2"), ("--lazy_tokenize", "true")])
+def test_a_dry_run_tries_rows_that_the_run_encodes_while_it_trains(
+    llmtune: Llmtune, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data.jsonl").write_text('{"query": "a", "response": "b"}\n' * 20)
+    result = rehearsed(llmtune, tiny, *how)
+    assert (result.code, "were encoded to try them" in result.out) == (0, True), result.err
+    assert re.search(r"s for a step of [\d,]+ tokens", result.out), result.out
+    (tmp_path / "data.jsonl").write_text('{"query": "a", "response": "b"}\n' * 4 + '{"query": "only"}\n' * 4)
+    result = rehearsed(llmtune, tiny, *how)
+    assert (result.code, "data.jsonl:5" in result.err) == (1, True), result.out
+
+
 def test_run_json_records_each_value_with_its_rule(llmtune: Llmtune, tiny_flags: list[str], tmp_path: Path) -> None:
     result = llmtune("sft", *tiny_flags, "--eval_steps", "2")
     assert result.code == 0, result.err

@@ -4,7 +4,7 @@ from llmtune.data.load import Mixing, RowLoader
 from llmtune.data.mix import interleave, sample, split
 from llmtune.data.report import DataReport
 from llmtune.data.select import select_dataset
-from llmtune.errors import DataError, UnknownName
+from llmtune.errors import DataError, UnknownName, UsageError
 from llmtune.model.fetch import Fetcher
 from llmtune.plugins.manager import PluginManager
 
@@ -215,7 +215,7 @@ def test_a_qualified_dataset_is_that_of_the_plugin(site):
 
 @pytest.mark.parametrize("text", ["missing/deep/file.jsonl", "missing.jsonl", "/no/such/folder"])
 def test_a_path_that_does_not_exist_is_named(site, text, fails):
-    error = fails(DataError, select_dataset, text, site.catalogue())
+    error = fails(UsageError, select_dataset, text, site.catalogue())
     assert (text in error.problem, "check the path" in error.fix) == (True, True)
 
 

@@ -26,6 +26,7 @@ ROW = {"messages": [U, A]}
         ({"messages": [{"role": "system", "content": "S"}, U, A]}, {**ROW, "system": "S"}),
         ({"messages": [U, {**A, "loss": False}]}, {"messages": [U, {**A, "loss": False}]}),
         ({"messages": [U, {**A, "loss": None}]}, ROW),
+        ({"messages": [U, {**A, "weight": 0}]}, {"messages": [U, {**A, "loss": False}]}),
         ({"messages": [U]}, {"messages": [U]}),
         (
             {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]},
@@ -41,9 +42,19 @@ def test_each_layout_becomes_a_row(record, row):
     assert auto({**record, "__source__": "d.jsonl:1", "id": 3}) == row
 
 
-def test_a_system_column_wins_over_a_system_turn():
-    record = {"messages": [{"role": "system", "content": "turn"}, U, A], "system": "column"}
-    assert auto(record)["system"] == "column"
+@pytest.mark.parametrize("column", ["S", " S\n", "", None])
+def test_a_system_column_beside_a_system_turn_must_say_the_same(column):
+    record = {"messages": [{"role": "system", "content": "S"}, U, A], "system": column}
+    assert auto(record) == {**ROW, "system": "S"}
+
+
+def test_a_table_may_carry_an_empty_history_beside_messages():
+    assert auto({"messages": [U, A], "history": []}) == auto({"messages": [U, A], "history": None}) == ROW
+
+
+def test_a_history_beside_messages_is_refused():
+    with pytest.raises(AmbiguousColumns, match="'messages' and 'history' both fit the role 'conversation'"):
+        auto({"messages": [U, A], "history": [["Hi", "Ho"]]})
 
 
 @pytest.mark.parametrize(
@@ -53,6 +64,11 @@ def test_a_system_column_wins_over_a_system_turn():
         ({"query": None, "response": "a"}, "no question (column 'query' is missing or null)"),
         ({"query": "q", "response": 5}, "column 'response' must be text, found int"),
         ({"query": ["q"], "response": "a"}, "a turn of 'query' must have a role"),
+        ({"query": "q", "answers": ["yes", "yeah"]}, "column 'answers' must be one text, found 2 of them"),
+        (
+            {"messages": [{"role": "system", "content": "turn"}, U, A], "system": "column"},
+            "has two system prompts: 'column' in column 'system', 'turn' in its messages",
+        ),
         ({"query": "q", "response": "a", "history": ["x"]}, "pairs of [query, response], found 'x'"),
         ({"query": "q", "response": "a", "history": [["x"]]}, "found ['x']"),
         ({"query": "q", "response": "a", "history": [["x", ""]]}, "no answer (column 'history'"),
@@ -60,6 +76,7 @@ def test_a_system_column_wins_over_a_system_turn():
         ({"instruction": "q", "output": {}}, "column 'output' must be text, found dict"),
         ({"messages": []}, "column 'messages' must be a list of turns, found []"),
         ({"messages": None}, "must be a list of turns, found None"),
+        ({"messages": [U, {**A, "weight": 0.5}]}, "'weight' must be true or false, found 0.5"),
         ({"messages": ["Hi"]}, "a turn of 'messages' must have a role and a content, found 'Hi'"),
         ({"messages": [{"content": "Hi"}]}, "must have a role and a content"),
         ({"messages": [{"role": "robot", "content": "Hi"}]}, "unknown role 'robot' (expected one of user"),

@@ -137,10 +137,10 @@ class TestPlan:
         assert line.startswith("--report_to 'bogus' is unknown; ")
         assert all(name in line for name in ("tensorboard", "wandb", "all", "none"))
 
-    @pytest.mark.parametrize(("name", "package"), [("wandb", "wandb"), ("azure_ml", "azureml-sdk")])
+    @pytest.mark.parametrize(("name", "package"), [("trackio", "trackio"), ("azure_ml", "azureml-sdk")])
     def test_a_tracker_without_its_package_says_how_to_get_it(self, lines, monkeypatch, tmp_path, name, package):
         monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-        (tmp_path / "wandb").mkdir()  # where wandb keeps its runs: no package
+        (tmp_path / name).mkdir()  # where some keep their runs, as wandb does: no package
         assert lines(report_to=[name]) == [f"--report_to {name} needs {package}: pip install {package}"]
 
     def test_a_tracker_with_its_package_is_fine(self, lines, monkeypatch, tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import wandb
 from torch.nn import functional as F
 
 from llmtune.data.packing import joined
@@ -451,6 +452,39 @@ class TestProgress:
     def test_a_bar_counts_the_steps(self, make_job, capsys):
         fit(make_job(make_rows(4), max_steps=2, disable_tqdm=False))
         assert "2/2" in capsys.readouterr().err
+
+
+def test_tensorboard_shows_each_step_of_a_resumed_run_once(make_job):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    settings = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "report_to": ["tensorboard"]}
+    whole = make_job(make_rows(4), **settings)
+    fit(whole)
+    resumed = make_job(make_rows(4), resume_from=whole.folder / "checkpoint-2", **settings)
+    fit(resumed)
+    events = EventAccumulator(str(whole.folder / "runs"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4]
+
+
+def test_a_resumed_run_is_recorded_where_its_first_part_is(make_job, monkeypatch):
+    settings = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "report_to": ["wandb"]}
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    first = make_job(make_rows(4), **settings)
+    monkeypatch.setenv("WANDB_DIR", str(first.folder))
+    for how in ({}, {"resume_from": first.folder / "checkpoint-2"}, {"name": "other"}):
+        fit(make_job(make_rows(4), **how, **settings))
+    ids = [path.name.rpartition("-")[2] for path in sorted(first.folder.glob("wandb/offline-run-*"))]
+    assert len(ids) == 3
+    assert ids[0] == ids[1] != ids[2]
+
+
+def test_a_tracker_that_needs_a_login_says_so(make_job, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    wandb.teardown()  # reads the environment anew
+    with pytest.raises(UsageError, match="--report_to wandb: "):
+        fit(make_job(make_rows(4), max_steps=1, report_to=["wandb"]))
 
 
 def test_tensorboard_files_go_where_they_are_wanted(make_job, tmp_path):

@@ -120,6 +120,8 @@ def _check_one_conversation(roles: Mapping[str, str]) -> None:
     single = next((roles[role] for role in ("query", "response") if role in roles), None)
     if "messages" in roles and single is not None:
         raise AmbiguousColumns(_both_fit("conversation", roles["messages"], single))
+    if "messages" in roles and "history" in roles:
+        raise AmbiguousColumns(_both_fit("conversation", roles["messages"], roles["history"]))
     if "chosen" in roles and "response" in roles:
         raise AmbiguousColumns(_both_fit("response", roles["chosen"], roles["response"]))
 

@@ -42,8 +42,7 @@ class Auto:
             messages = _turns(cells, names, chosen or _answer(cells.get("response"), names.get("response", "response")))
         system = _text(cells.get("system"), names.get("system", "system"))
         if messages and messages[0]["role"] == "system":
-            own = messages.pop(0)["content"]
-            system = own if system is None else system
+            system = _one_system(messages.pop(0)["content"], system, names.get("system", "system"))
         if "rejected" in cells and cells["rejected"] is not None:
             return self._preference(messages, cells, names, system)
         row = conversation(messages, system)
@@ -78,10 +77,18 @@ class Auto:
                 layout = find_layout(columns, self.columns)
             except AmbiguousColumns:
                 # Tables carry every column for every record; one that is empty here cannot be meant.
-                return find_layout((column for column in columns if record[column] is not None), self.columns)
+                filled = (column for column in columns if record[column] is not None and record[column] != [])
+                return find_layout(filled, self.columns)
             self._layouts[columns] = layout
             self.unused |= set(layout.unused)
         return self._layouts[columns]
+
+
+def _one_system(own: str, cell: str | None, column: str) -> str:
+    """Return the system prompt of a row that has one in its messages; `cell` is that of the column."""
+    if cell is not None and cell.strip() and cell.strip() != own.strip():
+        raise ValueError(f"has two system prompts: {shown(cell)} in column {column!r}, {shown(own)} in its messages")
+    return own
 
 
 def auto(record: Mapping[str, Any]) -> Row:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from llmtune.data.files import SUFFIXES
 from llmtune.data.selector import Selector, parse_selector
-from llmtune.errors import DataError, UnknownName, did_you_mean
+from llmtune.errors import UnknownName, UsageError, did_you_mean
 from llmtune.model.fetch import match_hub
 from llmtune.plugins.catalogue import BUILTIN, Catalogue, Entry
 from llmtune.plugins.manifest import hub_ids
@@ -50,7 +50,7 @@ def _dataset_entry(selector: Selector, catalogue: Catalogue) -> Entry:
     if hub is not None or (selector.name.count("/") == 1 and not selector.name.endswith(_DATA_SUFFIXES)):
         return files
     if "/" in selector.name or selector.name.endswith(_DATA_SUFFIXES):
-        raise DataError(
+        raise UsageError(
             f"dataset {selector.text!r}: no such file or folder: {selector.name}",
             fix="check the path; relative paths start where you stand",
         )

@@ -20,6 +20,8 @@ ROLES = {
 
 _THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking")
 _ROLE_KEYS, _CONTENT_KEYS = ("role", "from"), ("content", "value")
+_LOSS_KEYS = ("weight", "loss")
+"""Whether a turn is trained on: OpenAI's name, and SWIFT's, which wins."""
 _SHOWN = 80
 
 
@@ -78,8 +80,9 @@ def _messages(turn: Any, column: str) -> list[Message]:
         message["reasoning_content"] = thoughts
     if calls:
         message["tool_calls"] = calls
-    if turn.get("loss") is not None:
-        message["loss"] = _flag(turn["loss"], "loss")
+    for name in _LOSS_KEYS:
+        if turn.get(name) is not None:
+            message["loss"] = _flag(turn[name], name)
     return [message]
 
 
@@ -96,6 +99,8 @@ def _pair(turn: Mapping[str, Any], column: str) -> list[Message]:
 def say(role: str, content: Any, column: str, *, may_be_empty: bool = False) -> Message:
     """Return one message; raise `ValueError` where there is no text."""
     if isinstance(content, list | tuple) and content and all(isinstance(part, Mapping | str) for part in content):
+        if len(content) > 1 and all(isinstance(part, str) for part in content):
+            raise ValueError(f"column {column!r} must be one text, found {len(content)} of them")
         content = "".join(_part(part) for part in content)
     if content is None or (isinstance(content, str) and not content.strip()):
         if may_be_empty or role == "tool":

@@ -40,7 +40,7 @@ class TrainingData:
     questions: Selection | None = None
     """The rows of `validation` as they were read, where they are answered too (--predict_with_generate)."""
     lengths: Sequence[int] | None = None
-    """Tokens of each of `train`, where they are known."""
+    """Tokens of each of `train`, where they are known; in a dry run those of a stream's first rows."""
     sources: Callable[[int], list[str]] | None = None
     """Number of a sample of `train` -> where its rows came from; None for a stream, whose samples say it."""
     max_dropped: int = field(default=0)
@@ -126,11 +126,13 @@ def report_share(lengths: Any, packs: int, size: int) -> str:
 def _lazy(prepared: Prepared[SftConfig], rows: Rows, encoder: Encoder, report: DataReport) -> TrainingData:
     """Validation rows are few and read many times: they are encoded at once."""
     validation = encode_rows(rows.validation.lines(), encoder, report)
+    tried = _first_lengths(prepared, rows.train.lines(), encoder, report)
     report.train, report.validation, report.duplicates = len(rows.train), len(validation), rows.train.copies()
     _show(prepared, report)
     return TrainingData(
         train=LazyRows(rows.train, encoder),
         validation=validation,
+        lengths=tried,
         steps=planned_steps(prepared, len(rows.train)),
         report=report,
         is_complete=False,
@@ -162,17 +164,36 @@ def _streamed(prepared: Prepared[SftConfig], encoder: Encoder, report: DataRepor
         workers=config.preprocessing.preprocess_num_proc,
     )
     prepared.run.say(f"streaming; {len(validation)} rows to validate")
-    unit = "packs" if config.preprocessing.packing else "rows"
-    steps = config.training.max_steps
+    tried = _first_lengths(prepared, stream.lines(), encoder, report)
+    if tried is not None:
+        report.train = len(tried)
+        _show(prepared, report)
     return TrainingData(
         train=stream,
         validation=validation,
-        steps=steps,
+        lengths=None if config.preprocessing.packing else tried,
+        steps=config.training.max_steps,
         report=report,
         is_complete=False,
-        unit=unit,
+        unit="packs" if config.preprocessing.packing else "rows",
         questions=_questions(prepared, held[:]),
     )
+
+
+def _first_lengths(
+    prepared: Prepared[SftConfig], lines: Iterator[Line], encoder: Encoder, report: DataReport
+) -> Sequence[int] | None:
+    """Encode the first rows of what is else encoded while the model trains, so that a dry run finds what is wrong.
+
+    Return their lengths; None where the run is no dry run.
+    """
+    if not prepared.config.rehearsal.dry_run:
+        return None
+    first = encode_rows(islice(lines, CHUNK), encoder, report)
+    if not first:
+        raise DataError("no row is left to train on", fix="\n  ".join(report.lines()))
+    prepared.run.say(f"{len(first)} rows were encoded to try them; the run encodes while it trains")
+    return array("i", first.lengths.tolist())
 
 
 def _lines(prepared: Prepared[SftConfig], selected: Sequence[SelectedDataset], report: DataReport) -> Iterator[Line]:

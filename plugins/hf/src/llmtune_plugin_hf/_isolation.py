@@ -98,8 +98,7 @@ def _leaks(model: Any, forward: Forward, collate: Collate, changed: int) -> bool
 
 def _packed(model: Any, forward: Forward, collate: Collate, ids: torch.Tensor) -> torch.Tensor:
     """Return the logits (T, V) of one pack, without padding that follows."""
-    logits: torch.Tensor = forward.logits(model, collate([{**_row(ids), "lengths": [*_LENGTHS]}]))
-    return logits[0, : len(ids)]
+    return forward.logits(model, collate([{**_row(ids), "lengths": [*_LENGTHS]}]))[0, : len(ids)]
 
 
 def _ids(model: Any, *, first: int = 0) -> torch.Tensor:
@@ -108,7 +107,7 @@ def _ids(model: Any, *, first: int = 0) -> torch.Tensor:
     The first ones are control tokens, hardly trained: in bf16 what SmolLM2 makes of them differs by 11 % between two
     orders of rounding, what it makes of words by 1 %.
     """
-    size = model.config.get_text_config().vocab_size
+    size: int = model.config.get_text_config().vocab_size
     return size // 4 + (first + torch.arange(sum(_LENGTHS))) * 37 % (size // 2)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainingArguments, set_seed
-from transformers.integrations import TensorBoardCallback, get_available_reporting_integrations
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from llmtune.api import RunResult, Stream, Trainer, TrainingJob, checkpoint, stop_requests, world
@@ -29,6 +28,7 @@ from llmtune_plugin_hf._passes import Passes
 from llmtune_plugin_hf._sequence_parallel import SequenceParallel
 from llmtune_plugin_hf._speed import Speed
 from llmtune_plugin_hf._spread import Copies
+from llmtune_plugin_hf._trackers import same_run, tensorboard, trackers
 from llmtune_plugin_hf._varlen import VarlenAttention
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ class HfTrainer(Trainer):
         if writes:
             checkpoint.clean(job.folder)
         set_seed(job.training.seed + loop.args.process_index)  # each rank draws dropout masks of its own
-        with stop_requests() as request, warnings.catch_warnings():
+        recorded = same_run(job) if writes else contextlib.nullcontext()
+        with stop_requests() as request, warnings.catch_warnings(), recorded:
             # Accelerate passes --ddp_broadcast_buffers on under a name that torch 2.13 deprecates.
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             loop.add_callback(StopWhenAsked(request))
@@ -188,19 +189,3 @@ def use_one_gpu(args: TrainingArguments) -> None:
     if args.n_gpu > 1:  # reading it sets the devices up
         print(f"note: {args.n_gpu} GPUs are visible and this process uses one; NPROC_PER_NODE={args.n_gpu} uses all")
         args._n_gpu = 1
-
-
-def trackers(job: TrainingJob) -> list[str]:
-    """Return the trackers to report to, without tensorboard, whose folder llmtune chooses itself."""
-    wanted = job.tracking.report_to
-    names = get_available_reporting_integrations() if "all" in wanted else wanted
-    return [name for name in names if name not in ("none", "tensorboard")]
-
-
-def tensorboard(job: TrainingJob) -> TensorBoardCallback | None:
-    """Return the callback that writes to `--logging_dir`, or None when it is not wanted."""
-    if not {"tensorboard", "all"} & set(job.tracking.report_to):
-        return None
-    from torch.utils.tensorboard import SummaryWriter
-
-    return TensorBoardCallback(SummaryWriter(os.path.expanduser(job.tracking.logging_dir or job.folder / "runs")))
