@@ -84,7 +84,14 @@ def _attend(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, 
 
 
 def operations_per_second(dtype: Any) -> float:
-    """Return what a step reaches of the rate of matrix products in `dtype` on this machine's first GPU, or its CPU."""
+    """Return what a training step reaches in `dtype` on this machine's first GPU, or its CPU."""
+    import torch
+
+    return _REACHED["cuda" if torch.cuda.is_available() else "cpu"] * rate_of_products(dtype)
+
+
+def rate_of_products(dtype: Any) -> float:
+    """Return the floating-point operations a second of large matrix products on this machine's GPU, or its CPU."""
     import torch
 
     device, size = ("cuda", 4096) if torch.cuda.is_available() else ("cpu", 1024)
@@ -95,4 +102,4 @@ def operations_per_second(dtype: Any) -> float:
         began = time.perf_counter()
         float((left @ right)[0, 0])  # waits for a GPU
         rates.append(2 * size**3 / (time.perf_counter() - began))
-    return _REACHED[device] * max(rates)
+    return max(rates)
