@@ -9,7 +9,7 @@ import transformers
 from command_line import Llmtune
 from configuring import configured, installed
 
-from llmtune.errors import DataError, UsageError
+from llmtune.errors import UsageError
 from llmtune.pipelines import prepare
 from llmtune.pipelines.prepare import choose
 
@@ -260,5 +260,5 @@ def test_wrong_values_and_contradictions_are_one_error(llmtune: Llmtune) -> None
 
 
 def test_a_missing_file_does_not_hide_in_the_cache_of_names(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(UsageError, match="no such file"):
         choose(configured("sft", *MODEL, "--dataset", str(tmp_path / "data.jsonl")), installed())

@@ -95,7 +95,7 @@ def test_a_few_bad_rows_are_counted_and_the_others_trained(
 
 
 def test_a_missing_file_is_named(llmtune: Llmtune) -> None:
-    fails(llmtune("sft", *MODEL, "--dataset", "missing/data.jsonl"), 1, "missing/data.jsonl", "no such file")
+    fails(llmtune("sft", *MODEL, "--dataset", "missing/data.jsonl"), 2, "missing/data.jsonl", "no such file")
 
 
 def test_an_output_folder_below_a_file_cannot_be_written(

@@ -20,8 +20,6 @@ ROLES = {
 
 _THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking")
 _ROLE_KEYS, _CONTENT_KEYS = ("role", "from"), ("content", "value")
-_LOSS_KEYS = ("weight", "loss")
-"""Whether a turn is trained on: OpenAI's name, and SWIFT's, which wins."""
 _SHOWN = 80
 
 
@@ -80,9 +78,10 @@ def _messages(turn: Any, column: str) -> list[Message]:
         message["reasoning_content"] = thoughts
     if calls:
         message["tool_calls"] = calls
-    for name in _LOSS_KEYS:
-        if turn.get(name) is not None:
-            message["loss"] = _flag(turn[name], name)
+    if role == "assistant" and turn.get("weight") is not None and not _flag(turn["weight"], "weight"):
+        message["loss"] = False  # OpenAI's name for it
+    if turn.get("loss") is not None:
+        message["loss"] = _flag(turn["loss"], "loss")
     return [message]
 
 

@@ -225,17 +225,18 @@ class TunerTests:
         from transformers import AutoModelForCausalLM
 
         Training(tuner, prepared, learning_rate=1e-3).fit(5)
-        expected = logits(prepared)
         if not self.mergeable:
             with pytest.raises(UsageError):
                 tuner.merge(prepared)
             return
+        prepared.double()  # how float32 rounds differs from processor to processor
+        expected = logits(prepared)
         merged = tuner.merge(prepared)
         difference = (logits(merged) - expected).abs().max().item()
-        assert difference < 1e-5, (
+        assert difference < 1e-6, (
             f"merging moved the logits by up to {difference:.2g}: merge() must add exactly what the forward pass adds"
         )
-        merged.save_pretrained(saved)
+        merged.float().save_pretrained(saved)
         plain = AutoModelForCausalLM.from_pretrained(saved)
         assert set(plain.state_dict()) == set(merged.state_dict()), "merge() must return modules of transformers alone"
         assert torch.equal(logits(plain), logits(merged))
