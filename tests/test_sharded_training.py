@@ -150,7 +150,10 @@ def test_each_holds_its_part(way: str, tuner: str, alone: dict[str, Path], tiny:
         assert shares == pytest.approx(PARTS[way], abs=0.05), rank
 
 
-@pytest.mark.parametrize(("way", "tuner"), ways(("fsdp", "full"), ("fsdp", "lora"), ("zero3", "full")))
+ZERO3 = pytest.param("zero3", "full", marks=[needs_deepspeed, pytest.mark.thorough])
+
+
+@pytest.mark.parametrize(("way", "tuner"), [*ways(("fsdp", "full"), ("fsdp", "lora")), ZERO3])
 def test_a_resumed_run_ends_as_the_uninterrupted_run(way: str, tuner: str, tiny: Path, folder: Path) -> None:
     run, rest = together(way, tuner, tiny, folder), folder / f"resumed-{way}-{tuner}"
     shutil.copytree(run / "checkpoint-10", rest / "checkpoint-10")

@@ -36,6 +36,16 @@ def test_the_learning_rate_ends_at_min_lr(llmtune: Llmtune, flags: list[str], tm
     assert 4e-4 < found[-1] < 5e-4, "one step before the end"
 
 
+def test_the_best_checkpoint_is_named_with_its_own_value(llmtune: Llmtune, flags: list[str], tmp_path: Path) -> None:
+    """At a high learning rate the first evaluation is the best one."""
+    done = llmtune("sft", *flags, "--learning_rate", "3", "--eval_steps", "2", "--warmup_ratio", "0")
+    assert done.code == 0, done.err
+    values = {line["step"]: line["eval_loss"] for line in logged(tmp_path) if "eval_loss" in line}
+    step = min(values, key=values.get)
+    assert step != max(values)
+    assert re.search(rf"best checkpoint: .*/checkpoint-{step} \(eval_loss {values[step]:.4f}\)", done.out), done.out
+
+
 def test_tokens_are_counted_where_it_is_asked_for(llmtune: Llmtune, flags: list[str], tmp_path: Path) -> None:
     """Padding is no token: without it, with it and in two micro-batches the numbers are the same."""
     counts = []

@@ -149,6 +149,7 @@ def test_processes_share_the_cores_unless_the_user_says_otherwise(launched, monk
         ({"NNODES": "2", "NODE_RANK": "2", "MASTER_ADDR": "a"}, "NODE_RANK=2"),
         ({"NNODES": "2"}, "MASTER_ADDR"),
         ({"NPROC_PER_NODE": "2", "MASTER_PORT": "x"}, "MASTER_PORT"),
+        ({"NPROC_PER_NODE": "2", "MASTER_PORT": "99999"}, "MASTER_PORT=99999"),
     ],
 )
 def test_a_wrong_variable_is_named(launched, variables, named, fails):

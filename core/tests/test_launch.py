@@ -11,6 +11,7 @@ import pytest
 
 from llmtune.cli import launch as launcher
 from llmtune.cli.launch import Ending, explanation, launch
+from llmtune.errors import UsageError
 
 PROBE = """
 import os, signal, sys, time
@@ -164,3 +165,13 @@ def test_what_the_user_has_seen_is_not_said_again():
     assert explanation(seen, [seen, other], 2) == []
     assert explanation(other, [seen, other], 2) == ["[rank 1]   c"]
     assert explanation(Ending(rank=1, code=2, time=1, text="error: a\n"), [seen], 2) == []
+
+
+def test_a_port_that_is_taken_is_said_before_anything_starts(probe, monkeypatch, fails):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        monkeypatch.setenv("MASTER_PORT", str(port))
+        error = fails(UsageError, launch, ["sft"])
+    assert f"MASTER_PORT={port}: Address already in use" in error.problem

@@ -1,6 +1,7 @@
 """The trainer `hf`: the loss it minimises, evaluation, checkpoints, resuming, polite stops."""
 
 import dataclasses
+import json
 import multiprocessing
 import os
 import shutil
@@ -21,6 +22,7 @@ from llmtune_plugin_hf._collate import EMPTY, Collate, targets
 from llmtune_plugin_hf._forward import Forward
 from llmtune_plugin_hf._spread import Copies
 from llmtune_plugin_hf._steps import RankSteps, longest_first, shuffled
+from llmtune_plugin_hf._trainer import make_loop
 from llmtune_plugin_hf._varlen import VarlenAttention
 
 PAD = 0
@@ -454,6 +456,21 @@ class TestProgress:
         assert "2/2" in capsys.readouterr().err
 
 
+def test_a_resumed_run_is_computed_as_the_run_was(make_job, monkeypatch):
+    """Whether samples keep apart is tried once: in half precision the trained model's answer may be another one."""
+    settings = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    for padding_free in (True, False):
+        first = make_job(make_rows(4), name=f"run-{padding_free}", padding_free=padding_free, **settings)
+        fit(first)
+        monkeypatch.setattr("llmtune_plugin_hf._trainer.keeps_apart", lambda *_, found=not padding_free: found)
+        start = first.folder / "checkpoint-2"
+        resumed = make_job(make_rows(4), name=f"run-{padding_free}", resume_from=start, **settings)
+        loop = make_loop(resumed, Copies())
+        assert loop.passes.collate.padding_free == padding_free
+        loop.passes.forward.attention.remove(resumed.model)
+        monkeypatch.undo()
+
+
 def test_tensorboard_shows_each_step_of_a_resumed_run_once(make_job):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -472,10 +489,13 @@ def test_a_resumed_run_is_recorded_where_its_first_part_is(make_job, monkeypatch
     monkeypatch.setenv("WANDB_MODE", "offline")
     first = make_job(make_rows(4), **settings)
     monkeypatch.setenv("WANDB_DIR", str(first.folder))
+    ids = []
     for how in ({}, {"resume_from": first.folder / "checkpoint-2"}, {"name": "other"}):
-        fit(make_job(make_rows(4), **how, **settings))
-    ids = [path.name.rpartition("-")[2] for path in sorted(first.folder.glob("wandb/offline-run-*"))]
-    assert len(ids) == 3
+        job = make_job(make_rows(4), **how, **settings)
+        fit(job)
+        ids.append(json.loads((job.folder / "trackers.json").read_text())["wandb"])
+    recorded = {path.name.rpartition("-")[2] for path in first.folder.glob("wandb/offline-run-*")}
+    assert recorded == set(ids)
     assert ids[0] == ids[1] != ids[2]
 
 

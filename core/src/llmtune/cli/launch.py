@@ -25,6 +25,7 @@ from types import FrameType
 from typing import Any
 
 from llmtune.config import environment
+from llmtune.errors import UsageError
 
 _SECONDS_TO_END = 10
 """How long the others may take after one has failed: most fail by themselves, some hang in NCCL."""
@@ -41,6 +42,8 @@ def launch(arguments: Sequence[str]) -> int | None:
         return None
     with tempfile.TemporaryDirectory(prefix="llmtune-") as folder, _forwarding() as workers:
         port = asked.port or (_free_port() if asked.nodes == 1 else 29500)
+        if asked.node_rank == 0:
+            _check_free(port)
         for local_rank in range(asked.per_node):
             rank = asked.rank(local_rank)
             workers.append(_start(rank, asked.variables(local_rank, port), Path(folder), arguments))
@@ -166,6 +169,18 @@ def _watch(workers: Sequence[_Worker]) -> None:
         if failed and time.time() - min(failed) > _SECONDS_TO_END:
             _send(running, signal.SIGKILL)
         time.sleep(0.05)
+
+
+def _check_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as torch does: a run that just ended is no reason
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            raise UsageError(
+                f"MASTER_PORT={port}: {error.strerror}; processes connect through this port",
+                fix="choose another MASTER_PORT; without it one machine finds a free port itself",
+            ) from error
 
 
 def _free_port() -> int:

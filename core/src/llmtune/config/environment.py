@@ -110,8 +110,15 @@ def processes() -> Processes | None:
         nodes=nodes,
         node_rank=node_rank,
         address=address or "127.0.0.1",
-        port=_number("MASTER_PORT", 0) or None,
+        port=_port(),
     )
+
+
+def _port() -> int | None:
+    port = _number("MASTER_PORT", 0)
+    if port > 65535:
+        raise UsageError(f"MASTER_PORT={port} is no port", fix="export MASTER_PORT=<1 to 65535>, or unset it")
+    return port or None
 
 
 def _number(variable: str, default: int, *, at_least: int = 0) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from llmtune.config.section import Section
 
@@ -29,3 +29,10 @@ class SavingSection(Section):
         description="What --push_to_hub uploads: the best checkpoint at the end, each new best one, or each one; "
         "checkpoint and all_checkpoints add the last or every one with what resuming needs.",
     )
+
+    @field_validator("save_total_limit")
+    @classmethod
+    def _keep_one(cls, value: int) -> int:
+        if value == 0:
+            raise ValueError("is 0, and the last checkpoint stays: 1 keeps it alone, -1 keeps all")
+        return value

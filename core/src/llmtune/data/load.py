@@ -68,6 +68,7 @@ class RowLoader:
         parts: list[Selection] = []
         for selected in train:
             rows, own = self.parts(selected)
+            self._say_what_is_repeated(selected, rows)
             ratio = 0.0 if validation or own else mixing.test_ratio
             kept, split_off = mix.divide(len(rows), selected.selector.sample, ratio, mixing.seed)
             parts.append(rows.take(kept))
@@ -112,8 +113,15 @@ class RowLoader:
             self.spool.append_line(line, source)
         return self.spool[start:]
 
+    def _say_what_is_repeated(self, selected: SelectedDataset, rows: Selection) -> None:
+        wanted = selected.selector.sample or 0
+        if wanted > len(rows):
+            text = f"{wanted:,} rows are asked for, and there are {len(rows):,}: they are repeated"
+            self.run.say(f"note: --dataset {selected.selector.text}: {text}")
+
     def _sampled(self, selected: SelectedDataset, seed: int) -> Selection:
         rows = self.read(selected)
+        self._say_what_is_repeated(selected, rows)
         return rows.take(mix.sample(len(rows), selected.selector.sample, seed))
 
     def _interleaved(self, parts: Sequence[Selection], mixing: Mixing) -> Selection:

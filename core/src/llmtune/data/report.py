@@ -102,10 +102,15 @@ class DataReport:
                 fix="\n  ".join(
                     [
                         *self.dropped_lines(),
+                        *self._about_length(),
                         "mend the rows, raise --max_dropped_ratio, or --check_dataset_strategy discard",
                     ]
                 ),
             )
+
+    def _about_length(self) -> list[str]:
+        too_long = "longer than --max_length" in self.dropped
+        return ["raise --max_length, or --truncation_strategy truncation_right"] if too_long else []
 
     def lines(self, *, histogram: bool = False) -> list[str]:
         """Return the report for the terminal."""

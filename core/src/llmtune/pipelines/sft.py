@@ -33,6 +33,7 @@ from llmtune.pipelines.prepare import (
     with_steps,
 )
 from llmtune.pipelines.publish import Uploads, destination_of_run, uploads
+from llmtune.pipelines.resume import check_settings, set_aside
 from llmtune.pipelines.training_data import TrainingData, training_data
 from llmtune.plugins.catalogue import Catalogue
 from llmtune.specs import LoadedModel, LoadOptions, ModelSpec, Row, TemplateSpec
@@ -95,6 +96,8 @@ def check(prepared: Prepared[SftConfig]) -> Path | None:
     if config.tracking.logging_dir is not None:
         check_writable(user_path(config.tracking.logging_dir), "--logging_dir")
     start = _start_from(config.saving)
+    if start is not None:
+        check_settings(config, start, prepared.run.world_size)
     new = start is None or config.saving.resume_only_model or checkpoint.step_of(start) < 0
     if new and not config.saving.add_output_dir_suffix:
         checkpoint.check_free(user_path(config.saving.output_dir))
@@ -205,7 +208,7 @@ def _callbacks(prepared: Prepared[SftConfig]) -> list[Any]:
 @contextlib.contextmanager
 def run_folder(prepared: Prepared[SftConfig], inputs: Inputs, resumed: Path | None) -> Iterator[Path]:
     """Create the run's folder (or reopen the one that is resumed) and keep run.json up to date; rank 0 does it."""
-    folder = ranks.share(lambda: _open_folder(prepared.config, inputs.spec, resumed))
+    folder = ranks.share(lambda: _open_folder(prepared, inputs.spec, resumed))
     with_folder(prepared, folder)
     prepared.run.say(f"run folder: {folder}")
     if not ranks.is_first():
@@ -214,11 +217,11 @@ def run_folder(prepared: Prepared[SftConfig], inputs: Inputs, resumed: Path | No
         yield folder
         return
     record, report = RunRecord(folder, _record(prepared, inputs.spec)), inputs.data.report
-    write_json(folder / "sft_args.json", prepared.config.flat())
-    write_json(folder / "data_report.json", report.as_json())
-    report.draw(folder)
-    _event(prepared, "llmtune_rows_ready", report=report)
     with record.watching():
+        write_json(folder / "sft_args.json", prepared.config.flat())
+        write_json(folder / "data_report.json", report.as_json())
+        report.draw(folder)
+        _event(prepared, "llmtune_rows_ready", report=report)
         try:
             yield folder
         except BaseException as error:
@@ -236,8 +239,11 @@ def finish_report(prepared: Prepared[SftConfig], data: TrainingData, folder: Pat
         prepared.run.say(line)
 
 
-def _open_folder(config: SftConfig, spec: ModelSpec, resumed: Path | None) -> Path:
+def _open_folder(prepared: Prepared[SftConfig], spec: ModelSpec, resumed: Path | None) -> Path:
+    config = prepared.config
     if resumed is not None and checkpoint.step_of(resumed) >= 0:  # else one from a hub: last-checkpoint
+        if (aside := set_aside(resumed)) is not None:
+            prepared.run.say(f"checkpoints that came after {resumed.name} are in {aside} now")
         cut_log(resumed.parent, checkpoint.step_of(resumed))
         return resumed.parent
     folder = create_run_folder(
@@ -278,6 +284,7 @@ def cost_of_steps(skeleton: Any, held: int, tokens: float | None, steps: int, re
         yield "what a step takes cannot be told from the layers of this model without its weights"
         return
     there, device = device_memory()
+    there //= environment.local_world_size() if device == "RAM" else 1  # its processes share it
     fit = max(0, int((there - held) / cost.kept_bytes))
     yield (
         f"{cost.kept_bytes / 1e6:.2f} MB of activations for each token that is computed at once; "
@@ -342,7 +349,7 @@ def finish(prepared: Prepared[SftConfig], result: RunResult, folder: Path) -> No
     say = prepared.run.say
     if result.stop_signal is not None:
         fix = (
-            f"go on with: --resume_from_checkpoint {result.last_checkpoint}"
+            f"go on with the same command and: --resume_from_checkpoint {result.last_checkpoint}"
             if result.last_checkpoint
             else "no checkpoint was written"
         )
@@ -358,7 +365,8 @@ def finish(prepared: Prepared[SftConfig], result: RunResult, folder: Path) -> No
         why = " (--save_strategy no)" if prepared.config.saving.save_strategy == "no" else ""
         say(f"no checkpoint was written{why}")
         return
-    loss = f" (eval_loss {result.metrics['eval_loss']:.4f} at the end)" if "eval_loss" in result.metrics else ""
+    found = [(name, value) for name, value in result.metrics.items() if name.startswith("best_")]
+    loss = "".join(f" ({name.removeprefix('best_')} {value:.4f})" for name, value in found)
     local = "".join(f" --custom_register_path {path}" for path in prepared.plan.local)
     say(f"best checkpoint: {best}{loss}\ntry it: llmtune infer --ckpt_dir {best}{local}")
 

@@ -76,7 +76,7 @@ class Progress(TrainerCallback):
         else:
             tqdm.write(f"step {state.global_step}: " + ", ".join(f"{name} {value}" for name, value in shown.items()))
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def close(self) -> None:
         if self.bar is not None:
             self.bar.close()
 

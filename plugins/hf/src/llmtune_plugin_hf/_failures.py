@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 
-from llmtune.api import Encoded, TrainingDiverged, TrainingJob
+from llmtune.api import Encoded, TrainingDiverged, TrainingJob, checkpoint
 from llmtune_plugin_hf._passes import Passes
 from llmtune_plugin_hf._steps import Step
 
 _SHOWN = 5
-_FIX = (
-    "look at these rows (llmtune inspect), lower --learning_rate, or train with --dtype bf16 instead of fp16; "
-    "the last checkpoint is from before"
-)
 
 
 def diverged(job: TrainingJob, passes: Passes, model: Any, step: Step, number: int, what: str) -> TrainingDiverged:
@@ -23,7 +19,16 @@ def diverged(job: TrainingJob, passes: Passes, model: Any, step: Step, number: i
     guilty = [place for place, row in enumerate(step.rows) if not _is_finite(passes, model, row)]
     named = ", ".join(_sources(job, step, guilty or range(len(step.rows))))
     whose = "rows" if guilty else "no row alone does it; the step's rows are"
-    return TrainingDiverged(f"the {what} of step {number} is not a finite number: {whose} {named}", fix=_FIX)
+    problem = f"the {what} of step {number} is not a finite number: {whose} {named}"
+    return TrainingDiverged(problem, fix="\n  ".join(_ways_out(job, model)))
+
+
+def _ways_out(job: TrainingJob, model: Any) -> Iterator[str]:
+    in_fp16 = any(one.dtype == torch.float16 for one in model.parameters())
+    other = ", or train with --dtype bf16 instead of fp16" if in_fp16 else ""
+    yield f"lower --learning_rate ({job.optimizer.learning_rate:g}), look at these rows (llmtune inspect){other}"
+    if (last := checkpoint.newest(job.folder)) is not None:
+        yield f"the last checkpoint is from before: {last}"
 
 
 @torch.no_grad()

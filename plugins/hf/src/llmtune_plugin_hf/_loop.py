@@ -16,7 +16,7 @@ from transformers import Trainer, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState, TrainerState
 
-from llmtune.api import OutputError, Stream, TrainingJob, WholeModelTuner, checkpoint, ranks
+from llmtune.api import OutputError, PaddingFree, Stream, TrainingJob, WholeModelTuner, checkpoint, ranks
 from llmtune_plugin_hf._adapted import base_of
 from llmtune_plugin_hf._evaluate import evaluated
 from llmtune_plugin_hf._failures import diverged
@@ -215,6 +215,8 @@ class Loop(Trainer):
 
     def _use_plan(self, model: Any) -> None:
         if self.passes.cut is None:
+            if self.plan is not None and isinstance(self.plan.cut, PaddingFree) != self.passes.collate.padding_free:
+                self.plan = None  # --padding_free was another one
             held = held_bytes(self.job, self._unwrapped, optimizer_is_filled=bool(self.optimizer.state))
             self.plan = self.plan or find_plan(self.job, self.passes, model, self._base, held)
             self._set_plan(self.plan)
@@ -328,6 +330,12 @@ class Loop(Trainer):
             best = max if higher_is_better else min
             return best(measured, key=lambda path: values[checkpoint.step_of(path)])
         return found[-1] if found else None
+
+    def best_value(self) -> dict[str, float]:
+        """Return {"best_eval_loss": ...}: the value that made `best_checkpoint` the best; nothing where none did."""
+        name, best = self.job.best_metric[0], self.best_checkpoint() if self.args.should_save else None
+        step = None if best is None else checkpoint.step_of(best)
+        return {f"best_{name}": line[name] for line in self.state.log_history if name in line and line["step"] == step}
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """A stream's iterator is made after this, and draws a number, which it has not done in the run that was saved.

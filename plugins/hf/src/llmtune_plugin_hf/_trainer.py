@@ -11,7 +11,7 @@ import torch
 from transformers import TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from llmtune.api import RunResult, Stream, Trainer, TrainingJob, checkpoint, stop_requests, world
+from llmtune.api import PaddingFree, RunResult, Stream, Trainer, TrainingJob, checkpoint, stop_requests, world
 from llmtune_plugin_hf._adapted import base_of
 from llmtune_plugin_hf._callbacks import Forward, Progress, StopWhenAsked, StopWithoutProgress, TunerSteps
 from llmtune_plugin_hf._collate import Collate
@@ -24,6 +24,7 @@ from llmtune_plugin_hf._isolation import (
     mixes_samples,
 )
 from llmtune_plugin_hf._loop import Loop
+from llmtune_plugin_hf._memory import Plan
 from llmtune_plugin_hf._passes import Passes
 from llmtune_plugin_hf._sequence_parallel import SequenceParallel
 from llmtune_plugin_hf._speed import Speed
@@ -48,7 +49,8 @@ class HfTrainer(Trainer):
             checkpoint.clean(job.folder)
         set_seed(job.training.seed + loop.args.process_index)  # each rank draws dropout masks of its own
         recorded = same_run(job) if writes else contextlib.nullcontext()
-        with stop_requests() as request, warnings.catch_warnings(), recorded:
+        closing = contextlib.closing(loop.progress)  # what an error says begins on a line of its own
+        with stop_requests() as request, warnings.catch_warnings(), recorded, closing:
             # Accelerate passes --ddp_broadcast_buffers on under a name that torch 2.13 deprecates.
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             loop.add_callback(StopWhenAsked(request))
@@ -58,7 +60,12 @@ class HfTrainer(Trainer):
             steps=loop.state.global_step,
             best_checkpoint=loop.best_checkpoint() if writes else None,
             last_checkpoint=checkpoint.newest(job.folder) if writes else None,
-            metrics={**loop.last_metrics(), "train_seconds": output.metrics["train_runtime"], **loop.speed.metrics()},
+            metrics={
+                **loop.last_metrics(),
+                **loop.best_value(),
+                "train_seconds": output.metrics["train_runtime"],
+                **loop.speed.metrics(),
+            },
             stop_signal=request.signal,
         )
 
@@ -77,7 +84,8 @@ def make_loop(job: TrainingJob, spread: Copies) -> Loop:
     for default in (PrinterCallback, ProgressCallback):
         loop.remove_callback(default)
     loop.add_callback(TunerSteps(job.tuner))
-    loop.add_callback(Progress(speed, show=not job.tracking.disable_tqdm))
+    loop.progress = Progress(speed, show=not job.tracking.disable_tqdm)
+    loop.add_callback(loop.progress)
     loop.add_callback(Forward(job.callbacks))
     if job.training.early_stop_interval:
         loop.add_callback(StopWithoutProgress(job.training.early_stop_interval, job.best_metric))
@@ -101,15 +109,17 @@ def spread_of(job: TrainingJob, deepspeed: Mapping[str, Any] | None) -> Copies:
 
 
 def make_passes(job: TrainingJob, args: TrainingArguments, spread: Copies) -> Passes:
-    """Choose between samples in one sequence, where the model keeps them apart, and padding."""
+    """Choose between samples in one sequence, where the model keeps them apart, and padding; as before on a resume."""
     parallel = SequenceParallel(job.distributed.sequence_parallel_size)
     base, attention = base_of(job.model), VarlenAttention(parallel)
     forward = ForwardPass(base, attention, args.device, pin_memory=args.dataloader_pin_memory)
     pad = job.tokenizer.pad_token_id
     free = Collate(pad, padding_free=True, multiple_of=parallel.size)
     check_heads(base, parallel.size)
+    before = Plan.read(job.resume_from) if job.resume_from else None
+    wanted = job.training.padding_free and (before is None or isinstance(before.cut, PaddingFree))
     with spread.callable(job.model) as model:
-        if job.training.padding_free and can_be_padding_free(base, attention) and keeps_apart(model, forward, free):
+        if wanted and can_be_padding_free(base, attention) and (before or keeps_apart(model, forward, free)):
             return Passes(forward, free)
         if parallel.size > 1:
             raise cannot_share_a_sequence(base)

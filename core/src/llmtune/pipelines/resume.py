@@ -1,0 +1,117 @@
+"""Going on with a run: what was settled when it began stays, and what it left behind later goes aside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from llmtune.config.commands import SftConfig
+from llmtune.errors import CheckpointError, UsageError
+from llmtune.train import checkpoint
+from llmtune.train.checkpoint_files import ARGUMENTS, read_arguments
+
+_SETTLED = ("model", "data", "template", "preprocessing", "loss", "tuner", "quantization", "optimizer")
+"""Sections that decide what is learned. All others say how it is computed, watched and kept."""
+_FREE = {
+    *("model_id_or_path", "model_revision", "local_repo_path", "use_flash_attn", "trust_remote_code"),
+    *("device_map_config_path", "device_max_memory", "read_pickled_weights", "preprocess_num_proc"),
+    *("check_dataset_strategy", "max_dropped_ratio", "custom_dataset_info", "val_dataset", "val_dataset_sample"),
+}
+"""Flags of these sections that may change: where things lie, and what is only looked at."""
+_FILES = ("dataset", "loss_scale_config_path")
+
+
+def check_settings(config: SftConfig, start: Path, world_size: int) -> None:
+    """Raise `UsageError` where `config` asks for another run than the one that `start` is a checkpoint of.
+
+    With --resume_only_model a new run begins from its weights: only what they are must fit.
+    """
+    if not (start / ARGUMENTS).is_file():
+        return  # another program's
+    before = read_arguments(start)
+    options = [options for (kind, _), options in config.all_options().items() if kind in ("tuner", "extension")]
+    tuner = {flag: value for one in (config.tuner, *options) for flag, value in one.model_dump(mode="json").items()}
+    if config.saving.resume_only_model:
+        _raise(
+            "--resume_only_model takes the weights as they are",
+            _different(tuner, before),
+            "leave these flags as they were; merge-lora makes a model of its own, which any tuner can start from",
+        )
+        return
+    now = {flag: value for name in _SETTLED for flag, value in getattr(config, name).model_dump(mode="json").items()}
+    settled = {**now, **tuner, "seed": config.training.seed}
+    _raise(
+        f"--resume_from_checkpoint goes on with the run of {start}, whose settings were others",
+        _different({flag: value for flag, value in settled.items() if flag not in _FREE}, before),
+        "give these flags as they were, or add --resume_only_model true for a new run from its weights",
+    )
+    _check_step(config, start, world_size, before)
+
+
+def _different(now: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[str]:
+    for flag, value in now.items():
+        if flag in before and _comparable(flag, value) != _comparable(flag, before[flag]):
+            yield f"--{flag} is {_shown(value)}, was {_shown(before[flag])}"
+
+
+def _comparable(flag: str, value: Any) -> Any:
+    """A file may be called by another path."""
+    if flag in _FILES and value is not None:
+        return [Path(one).name for one in ([value] if isinstance(value, str) else value)]
+    return value
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _raise(problem: str, lines: Iterator[str], fix: str) -> None:
+    if found := list(lines):
+        raise UsageError("\n  ".join([f"{problem}:", *found]), fix=fix)
+
+
+def _check_step(config: SftConfig, start: Path, world_size: int, arguments: Mapping[str, Any]) -> None:
+    """Compare the rows of a step and the length of the run with what the checkpoint has seen of them."""
+    try:
+        state = json.loads((start / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # another backend's
+    training, readers = config.training, config.distributed.readers(world_size)
+    rows = training.batch_size * (training.gradient_accumulation_steps or 1) * readers
+    processes = len(list(start.glob("rng_state_*.pth"))) or 1
+    before = state["train_batch_size"] * processes // (arguments.get("sequence_parallel_size") or 1)
+    if rows != before:
+        raise UsageError(
+            f"a step of the run had {before} rows, and now has {rows}: --batch_size {training.batch_size} times "
+            f"--gradient_accumulation_steps {training.gradient_accumulation_steps or 1} times {readers} processes",
+            fix=f"choose them so that they make {before} again",
+        )
+    step = state["global_step"]
+    if 0 < training.max_steps < step:
+        raise UsageError(
+            f"{start} is from step {step}, and --max_steps {training.max_steps} ends the run before it",
+            fix="raise --max_steps, or resume from an earlier checkpoint",
+        )
+
+
+def set_aside(start: Path) -> Path | None:
+    """Move checkpoints that the run wrote after `start` out of the way; return the folder that has them now.
+
+    They belong to a run that did not go on from here: they would be taken for newer or better ones.
+    """
+    run_folder = start.parent
+    later = [path for path in checkpoint.complete_checkpoints(run_folder) if path.name != start.name]
+    later = [path for path in later if checkpoint.step_of(path) > checkpoint.step_of(start)]
+    if not later:
+        return None
+    number = 1 + len(list(run_folder.glob("abandoned-*")))
+    aside = run_folder / f"abandoned-{number}"
+    try:
+        aside.mkdir()
+        for path in later:
+            path.rename(aside / path.name)
+    except OSError as error:
+        raise CheckpointError(f"{later[0]} cannot be moved to {aside}: {error.strerror}") from error
+    return aside
