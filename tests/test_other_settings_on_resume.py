@@ -44,6 +44,7 @@ def test_settings_of_another_run_are_refused_and_nothing_is_touched(
         ("--seed", "7"): "--seed is 7, was 42",
         ("--dataset", str(tmp_path / "other.jsonl")): "other.jsonl, was self-cognition#20",
         ("--batch_size", "3"): "a step of the run had 2 rows, and now has 6",
+        ("--neftune_noise_alpha", "5"): "--neftune_noise_alpha is 5.0, was None",
         ("--max_steps", "1"): "is from step 2, and --max_steps 1 ends the run before it",
     }
     for more, problem in cases.items():
@@ -51,6 +52,12 @@ def test_settings_of_another_run_are_refused_and_nothing_is_touched(
             done = llmtune("sft", *without(flags, more[0]), *start, *more, *rehearsal)
             assert (done.code, problem in done.err) == (2, True), (more, done.err)
     assert files(ended) == before
+
+
+def test_what_was_on_and_is_off_is_refused(llmtune: Llmtune, flags: list[str], tmp_path: Path) -> None:
+    assert llmtune("sft", *flags, "--neftune_noise_alpha", "5").code == 0
+    done = llmtune("sft", *flags, "--resume_from_checkpoint", str(tmp_path / "run/checkpoint-2"))
+    assert (done.code, "--neftune_noise_alpha is None, was 5.0" in done.err) == (2, True), done.err
 
 
 def test_what_does_not_decide_what_is_learned_may_change(

@@ -192,7 +192,7 @@ def test_weights_of_a_checkpoint_are_shared_anew(tiny: Path, folder: Path) -> No
         ("--fsdp full_shard --predict_with_generate", "--predict_with_generate needs the whole model"),
         ("--deepspeed default-zero2 --fsdp full_shard", "--deepspeed and --fsdp exclude each other"),
         ("--deepspeed default-zero9", "known are default-zero2"),
-        ('--deepspeed {"train_batch_size":4}', 'train_batch_size is 4; write "auto"'),
+        ('--deepspeed {"train_batch_size":4,"zero_optimization":{"stage":2}}', 'train_batch_size is 4; write "auto"'),
         ("--deepspeed default-zero3 --sft_type adalora", "--deepspeed: --sft_type adalora needs whole parameters"),
     ],
 )

@@ -45,7 +45,7 @@ def fails(result: object, code: int, *parts: str) -> None:
         ([*MODEL, "--sft_type", "full", "--quantization_bit", "4"], ["cannot train a quantized model"]),
         ([*MODEL, "--save_total_limit", "0"], ["--save_total_limit", "the last checkpoint stays"]),
         ([*MODEL, "--deepspeed", '{"zero_optimisation": {}}'], ["--deepspeed", "zero_optimisation"]),
-        ([*MODEL, "--deepspeed", '{"zero_optimization": {"stage": 7}}'], ["--deepspeed", "stage 7", "(0, 1, 2, 3)"]),
+        ([*MODEL, "--deepspeed", '{"zero_optimization": {"stage": 7}}'], ["--deepspeed", "'stage': 7", "(0, 1, 2, 3)"]),
         ([*MODEL, "--quantization_bit", "3"], ["--quantization_bit 3", "4, 8"]),
     ],
     ids=lambda value: " ".join(value)[-40:] if isinstance(value, list) else "",

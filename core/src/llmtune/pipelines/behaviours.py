@@ -73,6 +73,12 @@ def _extensions(config: CommandConfig, catalogue: Catalogue) -> list[Entry]:
     return [entry for entry in catalogue.entries("extension") if is_asked_for(config, entry)]
 
 
+def switches(catalogue: Catalogue) -> list[str]:
+    """Return the flags that turn a tuner or an extension on (`use_galore`, `neftune_noise_alpha` ...)."""
+    entries = [entry for kind in ("tuner", "extension") for entry in catalogue.entries(kind)]
+    return [entry.facts["when"] for entry in entries if "when" in entry.facts]
+
+
 def engine_name(config: Any, catalogue: Catalogue) -> str:
     """SWIFT's rule for AUTO: vllm for whole models where it is installed, else native torch (pt)."""
     section = config.inference

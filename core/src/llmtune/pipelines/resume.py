@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from llmtune.config.commands import SftConfig
+from llmtune.config.section import Section
 from llmtune.errors import CheckpointError, UsageError
 from llmtune.train import checkpoint
 from llmtune.train.checkpoint_files import ARGUMENTS, read_arguments
 
-_SETTLED = ("model", "data", "template", "preprocessing", "loss", "tuner", "quantization", "optimizer")
+_SETTLED = ("model", "data", "template", "preprocessing", "loss", "quantization", "optimizer")
 """Sections that decide what is learned. All others say how it is computed, watched and kept."""
 _FREE = {
     *("model_id_or_path", "model_revision", "local_repo_path", "use_flash_attn", "trust_remote_code"),
     *("device_map_config_path", "device_max_memory", "read_pickled_weights", "preprocess_num_proc"),
+    "deepspeed",
     *("check_dataset_strategy", "max_dropped_ratio", "custom_dataset_info", "val_dataset", "val_dataset_sample"),
 }
 """Flags of these sections that may change: where things lie, and what is only looked at."""
 _FILES = ("dataset", "loss_scale_config_path")
 
 
-def check_settings(config: SftConfig, start: Path, world_size: int) -> None:
+def check_settings(config: SftConfig, start: Path, world_size: int, *, switches: Iterable[str]) -> None:
     """Raise `UsageError` where `config` asks for another run than the one that `start` is a checkpoint of.
 
+    `switches` are the flags that turn tuners and extensions on, asked for or not (--use_galore ...).
     With --resume_only_model a new run begins from its weights: only what they are must fit.
     """
     if not (start / ARGUMENTS).is_file():
         return  # another program's
-    before = read_arguments(start)
-    options = [options for (kind, _), options in config.all_options().items() if kind in ("tuner", "extension")]
-    tuner = {flag: value for one in (config.tuner, *options) for flag, value in one.model_dump(mode="json").items()}
+    off: dict[str, Any] = dict.fromkeys(switches)  # no options, and no value in sft_args.json
+    before = off | read_arguments(start)
+    options = config.all_options().items()
+    tuner = _flat(config.tuner, *(one for (kind, _), one in options if kind == "tuner"))
     if config.saving.resume_only_model:
         _raise(
             "--resume_only_model takes the weights as they are",
@@ -40,14 +44,19 @@ def check_settings(config: SftConfig, start: Path, world_size: int) -> None:
             "leave these flags as they were; merge-lora makes a model of its own, which any tuner can start from",
         )
         return
-    now = {flag: value for name in _SETTLED for flag, value in getattr(config, name).model_dump(mode="json").items()}
-    settled = {**now, **tuner, "seed": config.training.seed}
+    extensions = _flat(*(one for (kind, _), one in options if kind == "extension"))
+    settled = _flat(*(getattr(config, name) for name in _SETTLED))
+    now = {**off, **settled, **tuner, **extensions, "seed": config.training.seed}
     _raise(
         f"--resume_from_checkpoint goes on with the run of {start}, whose settings were others",
-        _different({flag: value for flag, value in settled.items() if flag not in _FREE}, before),
+        _different({flag: value for flag, value in now.items() if flag not in _FREE}, before),
         "give these flags as they were, or add --resume_only_model true for a new run from its weights",
     )
     _check_step(config, start, world_size, before)
+
+
+def _flat(*sections: Section) -> dict[str, Any]:
+    return {flag: value for one in sections for flag, value in one.model_dump(mode="json").items()}
 
 
 def _different(now: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[str]:
@@ -57,10 +66,10 @@ def _different(now: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[st
 
 
 def _comparable(flag: str, value: Any) -> Any:
-    """A file may be called by another path."""
+    """A file may be called by another path; a switch may be off in several ways."""
     if flag in _FILES and value is not None:
         return [Path(one).name for one in ([value] if isinstance(value, str) else value)]
-    return value
+    return value or None
 
 
 def _shown(value: Any) -> str:
@@ -81,14 +90,14 @@ def _check_step(config: SftConfig, start: Path, world_size: int, arguments: Mapp
     training, readers = config.training, config.distributed.readers(world_size)
     rows = training.batch_size * (training.gradient_accumulation_steps or 1) * readers
     processes = len(list(start.glob("rng_state_*.pth"))) or 1
-    before = state["train_batch_size"] * processes // (arguments.get("sequence_parallel_size") or 1)
-    if rows != before:
+    before = (state.get("train_batch_size") or 0) * processes // (arguments.get("sequence_parallel_size") or 1)
+    if before and rows != before:
         raise UsageError(
             f"a step of the run had {before} rows, and now has {rows}: --batch_size {training.batch_size} times "
             f"--gradient_accumulation_steps {training.gradient_accumulation_steps or 1} times {readers} processes",
             fix=f"choose them so that they make {before} again",
         )
-    step = state["global_step"]
+    step = state.get("global_step", 0)
     if 0 < training.max_steps < step:
         raise UsageError(
             f"{start} is from step {step}, and --max_steps {training.max_steps} ends the run before it",

@@ -20,6 +20,7 @@ from llmtune.interfaces.trainer import RunResult, Trainer, TrainingJob
 from llmtune.interfaces.tuner import Tuner, trainable_parameters
 from llmtune.model.memory import device_memory, training_bytes
 from llmtune.paths import user_path
+from llmtune.pipelines.behaviours import switches
 from llmtune.pipelines.data import load_rows, make_encoder, new_report
 from llmtune.pipelines.generated_metrics import generated_metrics, questions
 from llmtune.pipelines.prepare import (
@@ -50,7 +51,7 @@ def sft(config: SftConfig, catalogue: Catalogue, *, command: str = "sft") -> Run
     Files are written into a new run folder once the data is known to be good.
     """
     prepared = prepare(command, config, catalogue)
-    start = check(prepared)
+    start = check(prepared, catalogue)
     resumed = None if config.saving.resume_only_model else start
     destination = destination_of_run(prepared)
     with ranks.first_alone():  # before they are connected: no timeout of a process group bounds it
@@ -88,7 +89,7 @@ class Inputs:
     """Validation rows that the model answers at each evaluation; none without --predict_with_generate."""
 
 
-def check(prepared: Prepared[SftConfig]) -> Path | None:
+def check(prepared: Prepared[SftConfig], catalogue: Catalogue) -> Path | None:
     """Raise for what would stop the run later, and return the checkpoint to start from."""
     config = prepared.config
     ranks.check_backend(config.distributed.ddp_backend)
@@ -97,7 +98,7 @@ def check(prepared: Prepared[SftConfig]) -> Path | None:
         check_writable(user_path(config.tracking.logging_dir), "--logging_dir")
     start = _start_from(config.saving)
     if start is not None:
-        check_settings(config, start, prepared.run.world_size)
+        check_settings(config, start, prepared.run.world_size, switches=switches(catalogue))
     new = start is None or config.saving.resume_only_model or checkpoint.step_of(start) < 0
     if new and not config.saving.add_output_dir_suffix:
         checkpoint.check_free(user_path(config.saving.output_dir))

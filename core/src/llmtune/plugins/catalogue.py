@@ -137,11 +137,12 @@ class Catalogue:
             return UnknownName(
                 f"{kind} {name!r} is provided by {dist}, which is not installed", fix=f"pip install {dist}"
             )
-        suggestion = did_you_mean(bare, self.names(kind))
-        return UnknownName(
-            f"unknown {kind} {name!r}",
-            fix=suggestion or f"llmtune {_LISTING.get(kind, 'plugins')} lists what is installed",
-        )
+        names = self.names(kind)
+        if kind in _LISTING:
+            known = f"llmtune {_LISTING[kind]} lists what is installed"
+        else:
+            known = f"installed: {', '.join(names) or 'none'}"
+        return UnknownName(f"unknown {kind} {name!r}", fix=did_you_mean(bare, names) or known)
 
 
 _LISTING = {kind: f"{kind}s" for kind in ("model", "dataset", "template", "tuner", "engine", "hub")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -26,9 +27,9 @@ def check_writable(output_dir: Path, flag: str = "--output_dir") -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
+        allow = f", or: chmod u+w {existing}" if error.errno == errno.EACCES else ""
         raise OutputError(
-            f"{flag} {output_dir} cannot be written: {error.strerror}",
-            fix=f"choose another {flag}, or: chmod u+w {existing}",
+            f"{flag} {output_dir} cannot be written: {error.strerror}", fix=f"choose another {flag}{allow}"
         ) from error
 
 
