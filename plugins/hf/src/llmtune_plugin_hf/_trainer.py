@@ -24,7 +24,7 @@ from llmtune_plugin_hf._isolation import (
     mixes_samples,
 )
 from llmtune_plugin_hf._loop import Loop
-from llmtune_plugin_hf._memory import Plan
+from llmtune_plugin_hf._memory import Plan, keep_freed_memory
 from llmtune_plugin_hf._passes import Passes
 from llmtune_plugin_hf._sequence_parallel import SequenceParallel
 from llmtune_plugin_hf._speed import Speed
@@ -78,6 +78,8 @@ def make_loop(job: TrainingJob, spread: Copies) -> Loop:
     use_one_gpu(args)
     if job.training.gpu_memory_fraction and args.device.type == "cuda":
         torch.cuda.set_per_process_memory_fraction(job.training.gpu_memory_fraction, args.device)
+    if args.device.type == "cpu":
+        keep_freed_memory()
     speed = Speed(job.evaluation.metric_warmup_step)
     spread.place(job.model, args.device)
     loop = Loop(job, make_passes(job, args, spread), speed, spread, args=args)
