@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
+from train_peer_options import equal_arguments, parser
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -64,30 +64,13 @@ def encode(chat: list[dict[str, str]], tokenizer: Any) -> dict[str, list[int]]:
 
 
 def training_arguments(given: argparse.Namespace) -> TrainingArguments:
-    return TrainingArguments(
-        output_dir=str(given.folder),
-        use_cpu=True,
-        per_device_train_batch_size=1,
-        gradient_accumulation_steps=given.gradient_accumulation_steps,
-        learning_rate=given.learning_rate,
-        num_train_epochs=1,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-    )
+    return TrainingArguments(**equal_arguments(given), per_device_train_batch_size=1)
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--rows", type=Path, required=True)
-    parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--rank", type=int, required=True)
-    parser.add_argument("--alpha", type=int, required=True)
-    parser.add_argument("--learning_rate", type=float, required=True)
-    parser.add_argument("--gradient_accumulation_steps", type=int, required=True)
-    parser.add_argument("--logits", choices=["all", "targets"], required=True)
-    return parser.parse_args()
+    options = parser()
+    options.add_argument("--logits", choices=["all", "targets"], required=True)
+    return options.parse_args()
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from datasets import Dataset
 from peft import LoraConfig
+from train_peer_options import equal_arguments, parser
 from trl import SFTConfig, SFTTrainer
 
 
@@ -30,31 +30,14 @@ def main() -> None:
 
 
 def sft_config(given: argparse.Namespace) -> SFTConfig:
-    return SFTConfig(
-        output_dir=str(given.folder),
-        use_cpu=True,
-        model_init_kwargs={"dtype": "bfloat16"},
-        per_device_train_batch_size=given.batch_size,
-        gradient_accumulation_steps=given.gradient_accumulation_steps,
-        learning_rate=given.learning_rate,
-        num_train_epochs=1,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-    )
+    settings = {"model_init_kwargs": {"dtype": "bfloat16"}, "per_device_train_batch_size": given.batch_size}
+    return SFTConfig(**equal_arguments(given), **settings)
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--rows", type=Path, required=True)
-    parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--rank", type=int, required=True)
-    parser.add_argument("--alpha", type=int, required=True)
-    parser.add_argument("--learning_rate", type=float, required=True)
-    parser.add_argument("--batch_size", type=int, required=True)
-    parser.add_argument("--gradient_accumulation_steps", type=int, required=True)
-    return parser.parse_args()
+    options = parser()
+    options.add_argument("--batch_size", type=int, required=True)
+    return options.parse_args()
 
 
 if __name__ == "__main__":
