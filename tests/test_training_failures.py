@@ -108,6 +108,10 @@ def test_a_loss_that_is_no_number_names_the_rows_and_changes_nothing(
     assert done.code == 1
     assert "is not a finite number" in done.err
     assert f"rows {tmp_path / 'rows.jsonl'}:6\n" in done.err
+    assert ("lower --learning_rate" in done.err, "fp16" in done.err) == (True, False)
+    assert [f"the last checkpoint is from before: {path}" for path in complete_checkpoints(tmp_path / "run")[-1:]] == [
+        line.strip() for line in done.err.splitlines() if "the last checkpoint" in line
+    ]
     assert "Traceback" not in done.err
     for path in complete_checkpoints(tmp_path / "run"):
         assert all(value.isfinite().all() for value in load_file(path / "adapter_model.safetensors").values())
@@ -215,3 +219,14 @@ def test_a_run_goes_on_with_another_number_of_ranks(
     expected = trained("run", 3 - ranks)
     found = trained("run", ranks, "--resume_from_checkpoint", str(tmp_path / "run/checkpoint-4"))
     assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_run_that_is_stopped_before_its_first_step_says_so(
+    llmtune: Llmtune, flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("llmtune.data.report.DataReport.draw", interrupted)
+    assert llmtune("sft", *flags).code == 130
+    assert json.loads((tmp_path / "run/run.json").read_text())["state"] == "interrupted"

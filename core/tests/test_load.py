@@ -129,6 +129,13 @@ def test_each_dataset_is_sampled_on_its_own(load, dataset):
     assert [query[0] for query in queries(rows.train)] == ["a"] * 4 + ["b"] * 3
 
 
+def test_rows_that_are_repeated_are_said(load, dataset, capsys):
+    load(f"{dataset('a', 10)}#10", ratio=0.0)
+    assert "repeated" not in capsys.readouterr().out
+    load(f"{dataset('a', 10)}#23", ratio=0.0)
+    assert "#23: 23 rows are asked for, and there are 10: they are repeated" in capsys.readouterr().out
+
+
 def test_rows_know_their_place(load, dataset):
     path = dataset("a", 2)
     assert [row["source"] for row in load(path, ratio=0.0).train] == [f"{path}:1", f"{path}:2"]

@@ -1,6 +1,7 @@
 import json
 
 from llmtune.data.report import DataReport
+from llmtune.errors import DataError
 
 
 def test_drops_are_counted_by_kind_with_the_first_three_examples():
@@ -26,6 +27,14 @@ def test_lines_name_the_counts_then_the_most_frequent_reason_first():
     numbers = ("9 read", "5 to train on", "1 to validate", "70 tokens", "30 are targets", "2 truncated")
     assert [number for number in numbers if number not in first] == []
     assert rest == ["dropped 2: often", "    a:2", "    a:3", "dropped 1: rare", "    a:1"]
+
+
+def test_rows_that_are_too_long_are_answered_with_the_flags_for_it(fails):
+    report = DataReport(read=2)
+    report.drop("empty", "a:1")
+    assert "--max_length" not in fails(DataError, report.check_dropped, 0.1).fix
+    report.drop("9 tokens", "a:2", kind="longer than --max_length")
+    assert "raise --max_length, or --truncation_strategy" in fails(DataError, report.check_dropped, 0.1).fix
 
 
 def test_the_report_is_json():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -35,34 +36,34 @@ def check_settings(config: SftConfig, start: Path, world_size: int, *, switches:
         return  # another program's
     off: dict[str, Any] = dict.fromkeys(switches)  # no options, and no value in sft_args.json
     before = off | read_arguments(start)
+    now = off | config.flat()
     options = config.all_options().items()
-    tuner = _flat(config.tuner, *(one for (kind, _), one in options if kind == "tuner"))
+    tuner = _flags(config.tuner, *(one for (kind, _), one in options if kind == "tuner"))
     if config.saving.resume_only_model:
         _raise(
             "--resume_only_model takes the weights as they are",
-            _different(tuner, before),
+            _different(tuner, now, before),
             "leave these flags as they were; merge-lora makes a model of its own, which any tuner can start from",
         )
         return
-    extensions = _flat(*(one for (kind, _), one in options if kind == "extension"))
-    settled = _flat(*(getattr(config, name) for name in _SETTLED))
-    now = {**off, **settled, **tuner, **extensions, "seed": config.training.seed}
+    extensions = _flags(*(one for (kind, _), one in options if kind == "extension"))
+    settled = _flags(*(getattr(config, name) for name in _SETTLED))
     _raise(
         f"--resume_from_checkpoint goes on with the run of {start}, whose settings were others",
-        _different({flag: value for flag, value in now.items() if flag not in _FREE}, before),
+        _different({*off, *tuner, *extensions, *settled, "seed"} - _FREE, now, before),
         "give these flags as they were, or add --resume_only_model true for a new run from its weights",
     )
     _check_step(config, start, world_size, before)
 
 
-def _flat(*sections: Section) -> dict[str, Any]:
-    return {flag: value for one in sections for flag, value in one.model_dump(mode="json").items()}
+def _flags(*sections: Section) -> set[str]:
+    return {flag for one in sections for flag in type(one).model_fields}
 
 
-def _different(now: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[str]:
-    for flag, value in now.items():
-        if flag in before and _comparable(flag, value) != _comparable(flag, before[flag]):
-            yield f"--{flag} is {_shown(value)}, was {_shown(before[flag])}"
+def _different(flags: Iterable[str], now: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[str]:
+    for flag in sorted(flags):
+        if flag in before and _comparable(flag, now[flag]) != _comparable(flag, before[flag]):
+            yield f"--{flag} is {_shown(now[flag])}, was {_shown(before[flag])}"
 
 
 def _comparable(flag: str, value: Any) -> Any:
@@ -105,18 +106,17 @@ def _check_step(config: SftConfig, start: Path, world_size: int, arguments: Mapp
         )
 
 
-def set_aside(start: Path) -> Path | None:
+def abandon_later(start: Path) -> Path | None:
     """Move checkpoints that the run wrote after `start` out of the way; return the folder that has them now.
 
     They belong to a run that did not go on from here: they would be taken for newer or better ones.
     """
-    run_folder = start.parent
-    later = [path for path in checkpoint.complete_checkpoints(run_folder) if path.name != start.name]
-    later = [path for path in later if checkpoint.step_of(path) > checkpoint.step_of(start)]
+    run_folder, step = start.parent, checkpoint.step_of(start)
+    later = [path for path in checkpoint.complete_checkpoints(run_folder) if checkpoint.step_of(path) > step]
     if not later:
         return None
-    number = 1 + len(list(run_folder.glob("abandoned-*")))
-    aside = run_folder / f"abandoned-{number}"
+    names = (run_folder / f"abandoned-{number}" for number in count(1))
+    aside = next(path for path in names if not path.exists())
     try:
         aside.mkdir()
         for path in later:

@@ -34,7 +34,7 @@ from llmtune.pipelines.prepare import (
     with_steps,
 )
 from llmtune.pipelines.publish import Uploads, destination_of_run, uploads
-from llmtune.pipelines.resume import check_settings, set_aside
+from llmtune.pipelines.resume import abandon_later, check_settings
 from llmtune.pipelines.training_data import TrainingData, training_data
 from llmtune.plugins.catalogue import Catalogue
 from llmtune.specs import LoadedModel, LoadOptions, ModelSpec, Row, TemplateSpec
@@ -243,7 +243,7 @@ def finish_report(prepared: Prepared[SftConfig], data: TrainingData, folder: Pat
 def _open_folder(prepared: Prepared[SftConfig], spec: ModelSpec, resumed: Path | None) -> Path:
     config = prepared.config
     if resumed is not None and checkpoint.step_of(resumed) >= 0:  # else one from a hub: last-checkpoint
-        if (aside := set_aside(resumed)) is not None:
+        if (aside := abandon_later(resumed)) is not None:
             prepared.run.say(f"checkpoints that came after {resumed.name} are in {aside} now")
         cut_log(resumed.parent, checkpoint.step_of(resumed))
         return resumed.parent
