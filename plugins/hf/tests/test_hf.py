@@ -13,13 +13,15 @@ import pytest
 import torch
 import wandb
 from torch.nn import functional as F
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from llmtune.data.packing import joined
-from llmtune.errors import UsageError
+from llmtune.errors import TrainingDiverged, UsageError
 from llmtune.testing import ManifestTests, create, load_tiny
 from llmtune.train import checkpoint
 from llmtune_plugin_hf._collate import EMPTY, Collate, targets
 from llmtune_plugin_hf._forward import Forward
+from llmtune_plugin_hf._isolation import can_be_padding_free, keeps_apart
 from llmtune_plugin_hf._spread import Copies
 from llmtune_plugin_hf._steps import RankSteps, longest_first, shuffled
 from llmtune_plugin_hf._trainer import make_loop
@@ -454,6 +456,29 @@ class TestProgress:
     def test_a_bar_counts_the_steps(self, make_job, capsys):
         fit(make_job(make_rows(4), max_steps=2, disable_tqdm=False))
         assert "2/2" in capsys.readouterr().err
+
+
+def test_a_bar_ends_before_an_error_is_said(make_job, capsys):
+    job = make_job(make_rows(4), max_steps=2, disable_tqdm=False)
+    torch.nn.init.constant_(job.model.get_input_embeddings().weight, float("nan"))
+    with pytest.raises(TrainingDiverged):
+        fit(job)
+    assert capsys.readouterr().err.endswith("\n")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("restarted", [True, False])
+def test_positions_that_go_on_from_sample_to_sample_are_noticed(dtype, restarted):
+    torch.manual_seed(0)
+    size = {"vocab_size": 300, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128}
+    model = GPT2LMHeadModel(GPT2Config(**size, bos_token_id=0, eos_token_id=0)).to(dtype)
+    if not restarted:
+        forward = model.transformer.forward
+        model.transformer.forward = lambda *given, position_ids=None, **more: forward(*given, **more)
+    attention = VarlenAttention()
+    assert can_be_padding_free(model, attention)
+    forward_pass = Forward(model, attention, torch.device("cpu"), pin_memory=False)
+    assert keeps_apart(model, forward_pass, Collate(PAD, padding_free=True)) == restarted
 
 
 def test_a_resumed_run_is_computed_as_the_run_was(make_job, monkeypatch):

@@ -73,7 +73,9 @@ def keeps_apart(model: Any, forward: Forward, collate: Collate) -> bool:
 
 
 _ROUNDED = 0.2
-"""How far logits in half precision may lie apart by rounding. Positions that are not restarted make it 0.5 and more."""
+"""How far logits in half precision may lie apart by rounding: trained SmolLM2 in bf16 was seen at 0.15, a GPT-2 whose
+positions are not restarted at 0.79.
+"""
 
 
 def _is_as_alone(model: Any, forward: Forward, collate: Collate) -> bool:

@@ -33,12 +33,14 @@ class SequenceParallel:
 
     def to_heads(self, slices: torch.Tensor) -> torch.Tensor:
         """Return (1, h, T, D), some heads of all tokens, of (1, H, t, D), all heads of this rank's tokens."""
-        heads: torch.Tensor = _ToHeads.apply(slices, self._group, self._heads(slices.shape[1]), self.place)  # type: ignore
+        told = (self._group, self._heads(slices.shape[1]), self.place)
+        heads: torch.Tensor = _Move.apply(slices, _to_heads, _to_slices, *told)  # type: ignore[no-untyped-call]
         return heads
 
     def to_slices(self, heads: torch.Tensor, count: int) -> torch.Tensor:
         """Undo `to_heads`; `count` is the number H of heads."""
-        slices: torch.Tensor = _ToSlices.apply(heads, self._group, self._heads(count), self.place)  # type: ignore
+        told = (self._group, self._heads(count), self.place)
+        slices: torch.Tensor = _Move.apply(heads, _to_slices, _to_heads, *told)  # type: ignore[no-untyped-call]
         return slices
 
     def gather(self, slices: torch.Tensor) -> torch.Tensor:
@@ -64,26 +66,18 @@ class SequenceParallel:
         return [count // self.size + (place < count % self.size) for place in range(self.size)]
 
 
-class _ToHeads(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, slices: torch.Tensor, group: Any, heads: list[int], place: int) -> torch.Tensor:
-        ctx.told = group, heads, place
-        return _to_heads(slices, group, heads, place)
+class _Move(torch.autograd.Function):
+    """Moves a tensor `there`, and its gradient `back`."""
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
-        return _to_slices(gradient, *ctx.told), None, None, None
-
-
-class _ToSlices(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, heads: torch.Tensor, group: Any, counts: list[int], place: int) -> torch.Tensor:
-        ctx.told = group, counts, place
-        return _to_slices(heads, group, counts, place)
+    def forward(ctx: Any, tensor: torch.Tensor, there: Any, back: Any, *told: Any) -> torch.Tensor:
+        ctx.back, ctx.told = back, told
+        moved: torch.Tensor = there(tensor, *told)
+        return moved
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
-        return _to_heads(gradient, *ctx.told), None, None, None
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        return ctx.back(gradient, *ctx.told), None, None, *(None for _ in ctx.told)
 
 
 def _to_heads(slices: torch.Tensor, group: Any, heads: list[int], place: int) -> torch.Tensor:
