@@ -31,8 +31,9 @@ from hypothesis import strategies as st
 
 from llmtune.data.columns import ROLES as COLUMNS
 from llmtune.data.encode import Encoder
-from llmtune.data.files import SOURCE, read_records
+from llmtune.data.files import read_records
 from llmtune.data.load import usable_rows
+from llmtune.data.opening import SOURCE
 from llmtune.data.preprocess import Auto, Fill
 from llmtune.data.report import DataReport
 from llmtune.data.selector import Selector, parse_selector

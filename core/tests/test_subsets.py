@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from llmtune.data.files import data_files
+from llmtune.data.files import data_files, read_records
 from llmtune.data.subsets import read_subsets, subset_files, wanted_subsets
 from llmtune.errors import DataError
 
@@ -165,3 +165,33 @@ def test_several_declared_subsets_without_a_default_must_be_chosen(tmp_path, fai
         (tmp_path / f"{name}.jsonl").write_text("{}")
     assert "NAME:x/y" in fails(DataError, wanted_subsets, tmp_path, {}, ()).fix
     assert wanted_subsets(tmp_path, {}, ("all",))[0] == [("x", "train"), ("y", "train")]
+
+
+def test_a_folder_that_is_called_like_a_file_is_read_once(repository):
+    folder = repository("train.jsonl/part-0.jsonl", "train.jsonl/part-1.jsonl")
+    names = ["train.jsonl/part-0.jsonl", "train.jsonl/part-1.jsonl"]
+    assert found(folder, ("default", "train")) == names
+    assert [str(path.relative_to(folder)) for path in data_files(folder)] == names
+
+
+def test_a_second_name_of_a_file_of_the_folder_is_not_read_again(repository):
+    folder = repository("part-0.jsonl", "part-1.jsonl")
+    (folder / "latest.jsonl").symlink_to("part-1.jsonl")
+    assert [path.name for path in data_files(folder)] == ["part-0.jsonl", "part-1.jsonl"]
+    assert [path.name for path in data_files(folder / "*.jsonl")] == ["latest.jsonl", "part-0.jsonl"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_datasets_leaves_beside_its_data_is_not_read(tmp_path):
+    from datasets import Dataset, load_from_disk
+
+    folder = tmp_path / "saved"
+    Dataset.from_list([{"query": str(number), "response": "a"} for number in range(20)]).save_to_disk(folder)
+    opened = load_from_disk(folder)
+    opened.map(lambda row: {"query": row["query"] + "!"})
+    opened.filter(lambda row: int(row["query"]) < 10)
+    opened.shuffle(seed=1)
+    assert len(list(folder.glob("cache-*.arrow"))) >= 2
+    assert [record["query"] for record in read_records(folder)] == [str(number) for number in range(20)]
+    (folder / "state.json").unlink()
+    assert len(list(read_records(folder))) == 20

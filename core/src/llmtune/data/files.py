@@ -1,34 +1,30 @@
 """Read records from data files, one after the other, with the place each came from.
 
 Files are read as streams: none is ever held in memory as a whole. A record that is broken while the
-rest of its file can be read comes with the reason under `PROBLEM`, and is counted as dropped later.
+rest of its file can be read comes with the reason under `opening.PROBLEM`, and is counted as dropped later.
 """
 
 from __future__ import annotations
 
-import csv
 import glob
-import gzip
 import io
 import json
-import sys
+import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from llmtune.data.opening import CHUNK, COMPRESSIONS, SOURCE, Record, as_text, broken, opened, reason
+from llmtune.data.separated import comma_separated, tab_separated
 from llmtune.data.turns import shown
 from llmtune.errors import DataError
 
-Record = dict[str, Any]
-SOURCE, PROBLEM = "__source__", "__problem__"
-
-_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 _EXPECTED = "expected one object per line"
 _LARGEST_INDEX = 1 << 16  # bytes of a file of subsets
-_CHUNK = 1 << 20  # characters of a JSON file that are read at once
 _METADATA = {"dataset_info.json", "dataset_infos.json", "configuration.json", "dataset_dict.json", "state.json"}
 """Files that describe the data beside them."""
+_CACHE = re.compile(r"cache-[0-9a-f]{16}(_\d+_of_\d+)?\.arrow|tmp\w{8}(\.arrow)?")
+"""What `datasets` calls the results of map, filter and shuffle, and those that it has not finished."""
 
 
 def read_records(path: Path) -> Iterator[Record]:
@@ -57,15 +53,31 @@ def _matches(pattern: Path) -> list[Path]:
     files = sorted(Path(match) for match in glob.glob(str(pattern), recursive=True))
     if not files:
         raise DataError(f"no file matches {pattern}", fix="check the pattern; relative ones start where you stand")
-    return [file for file in files if file.is_file()]
+    return sorted({file.resolve(): file for file in reversed(files) if file.is_file()}.values())
 
 
 def is_data(file: Path, folder: Path) -> bool:
     """Whether `file` of `folder` holds records: by its name, and not hidden (`.git`, a download in progress)."""
     hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-    if hidden or file.name in _METADATA or kind_of(file) not in _READERS:
+    if hidden or file.name in _METADATA or kind_of(file) not in _READERS or not file.is_file():
         return False
+    if file.is_symlink() and file.resolve().is_relative_to(folder.resolve()):
+        return False  # a second name of a file that is read as well
+    if file.suffix == ".arrow":
+        return _is_saved(file)
     return file.suffix != ".json" or subset_index(file) is None
+
+
+def _is_saved(file: Path) -> bool:
+    """Whether an Arrow file is data: not what `datasets` leaves beside it after map, filter and shuffle.
+
+    `save_to_disk` names its files in state.json; elsewhere the caches are told by their names.
+    """
+    try:
+        state = json.loads((file.parent / "state.json").read_bytes())
+        return file.name in {one["filename"] for one in state["_data_files"]}
+    except (OSError, ValueError, LookupError, TypeError):
+        return _CACHE.fullmatch(file.name) is None
 
 
 def subset_index(file: Path) -> dict[str, dict[str, dict[str, str]]] | None:
@@ -88,7 +100,7 @@ def _values_of(part: Any) -> list[Any]:
 def kind_of(file: Path) -> str:
     """Return the suffix that names the format: ".jsonl" for `rows.jsonl.gz`."""
     suffix = file.suffix.lower()
-    return Path(file.stem).suffix.lower() if suffix in _COMPRESSIONS else suffix
+    return Path(file.stem).suffix.lower() if suffix in COMPRESSIONS else suffix
 
 
 def _reader(file: Path) -> Callable[[Path], Iterator[Record]]:
@@ -96,45 +108,14 @@ def _reader(file: Path) -> Callable[[Path], Iterator[Record]]:
     if reader is None:
         raise DataError(
             f"dataset {file}: unknown file type {kind_of(file)!r}",
-            fix=f"expected {', '.join(_READERS)}, also compressed ({', '.join(_COMPRESSIONS)})",
+            fix=f"expected {', '.join(_READERS)}, also compressed ({', '.join(COMPRESSIONS)})",
         )
     return reader
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file, decompressing on the way; whatever goes wrong while it is read is a `DataError`."""
-    compression = _COMPRESSIONS.get(path.suffix.lower())
-    try:
-        with _stream(path, compression) as stream:
-            yield stream
-    except UnicodeDecodeError as error:
-        raise DataError(f"dataset {path} is not UTF-8: {error}", fix="convert the file to UTF-8") from error
-    except (OSError, EOFError, MemoryError, csv.Error, gzip.zlib.error) as error:  # type: ignore[attr-defined]
-        raise DataError(f"dataset {path} cannot be read: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
-
-
-def _stream(path: Path, compression: str | None) -> Any:
-    if compression == "gzip":
-        return gzip.open(path, "rb")
-    if compression == "zstd":
-        import pyarrow as pa
-
-        return io.BufferedReader(pa.input_stream(str(path), compression="zstd"), _CHUNK)
-    return path.open("rb")
-
-
-def _text(stream: IO[bytes]) -> io.TextIOWrapper:
-    return io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-
-
 def _lines(path: Path) -> Iterator[tuple[str, str | None]]:
     """Yield (place, text) of each line that is not blank; None for one that is not UTF-8."""
-    with _opened(path) as stream:
+    with opened(path) as stream:
         for number, line in enumerate(stream, start=1):
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
@@ -147,7 +128,7 @@ def _lines(path: Path) -> Iterator[tuple[str, str | None]]:
 
 def _jsonl(path: Path) -> Iterator[Record]:
     for place, line in _lines(path):
-        yield from [_broken("is not UTF-8", place)] if line is None else _parsed(line, place)
+        yield from [broken("is not UTF-8", place)] if line is None else _parsed(line, place)
 
 
 def _parsed(line: str, place: str) -> Iterator[Record]:
@@ -160,28 +141,24 @@ def _parsed(line: str, place: str) -> Iterator[Record]:
             start = _skip(line, end, ",")
             continue
         except RecursionError:
-            yield _broken(f"malformed JSON (nested too deeply), {_EXPECTED}", place)
+            yield broken(f"malformed JSON (nested too deeply), {_EXPECTED}", place)
         except ValueError as error:  # also a number with too many digits
             what = (
                 f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else str(error)
             )
-            yield _broken(f"malformed JSON ({what}), {_EXPECTED}", place)
+            yield broken(f"malformed JSON ({what}), {_EXPECTED}", place)
         return
 
 
 def _record(record: Any, place: str) -> Record:
     if not isinstance(record, dict):
-        return _broken(f"expected an object with named columns, found {shown(record)}", place)
+        return broken(f"expected an object with named columns, found {shown(record)}", place)
     return {**record, SOURCE: place}
-
-
-def _broken(problem: str, place: str) -> Record:
-    return {SOURCE: place, PROBLEM: problem}
 
 
 def _text_lines(path: Path) -> Iterator[Record]:
     for place, line in _lines(path):
-        yield _broken("is not UTF-8", place) if line is None else {"text": line, SOURCE: place}
+        yield broken("is not UTF-8", place) if line is None else {"text": line, SOURCE: place}
 
 
 def _json(path: Path) -> Iterator[Record]:
@@ -189,15 +166,15 @@ def _json(path: Path) -> Iterator[Record]:
     if _is_one_per_line(path):
         yield from _jsonl(path)
         return
-    with _opened(path) as stream, _text(stream) as text:
+    with opened(path) as stream, as_text(stream) as text:
         for number, value in enumerate(_values(text, path), start=1):
             yield _record(value, f"{path}: record {number}")
 
 
 def _is_one_per_line(path: Path) -> bool:
     """Whether the first line is an object: JSON Lines under the name .json is common."""
-    with _opened(path) as stream:
-        start = stream.read(_CHUNK).lstrip(b"\xef\xbb\xbf \t\r\n")
+    with opened(path) as stream:
+        start = stream.read(CHUNK).lstrip(b"\xef\xbb\xbf \t\r\n")
         if not start.startswith(b"{"):  # a list: it may be a line of many gigabytes
             return False
         first = start.partition(b"\n")[0] if b"\n" in start else start + stream.readline()
@@ -210,7 +187,7 @@ def _is_one_per_line(path: Path) -> bool:
 def _values(text: io.TextIOWrapper, path: Path) -> Iterator[Any]:
     """Yield the elements of the outermost list (or what stands there without one) while the file is read."""
     decode = json.JSONDecoder().raw_decode
-    window, start, size = text.read(_CHUNK), 0, _CHUNK
+    window, start, size = text.read(CHUNK), 0, CHUNK
     start = _skip(window, 0, "")
     in_list = window[start : start + 1] == "["
     start += in_list
@@ -221,7 +198,7 @@ def _values(text: io.TextIOWrapper, path: Path) -> Iterator[Any]:
                 value, end = decode(window, start)
                 if end < len(window) or isinstance(value, dict):  # a number may go on in the next chunk
                     yield value
-                    start, size = end, _CHUNK
+                    start, size = end, CHUNK
                     continue
                 problem = None
             except RecursionError:
@@ -231,7 +208,7 @@ def _values(text: io.TextIOWrapper, path: Path) -> Iterator[Any]:
         else:
             problem = "the list has no end" if in_list and start >= len(window) else None
             if start < len(window):
-                _check_end(path, window[start + 1 :] + text.read(_CHUNK))
+                _check_end(path, window[start + 1 :] + text.read(CHUNK))
                 return
         more = text.read(size)
         if not more and problem is not None:
@@ -262,23 +239,6 @@ def _malformed(path: Path, problem: str, text: str, start: int) -> DataError:
     )
 
 
-def _csv(path: Path) -> Iterator[Record]:
-    separator = "\t" if kind_of(path) == ".tsv" else ","
-    csv.field_size_limit(sys.maxsize)  # a cell may hold a book; the default is 128 KiB
-    with _opened(path) as stream, _text(stream) as text:
-        reader = csv.DictReader(text, delimiter=separator)
-        header = list(reader.fieldnames or ())
-        if len(set(header)) < len(header):
-            twice = next(name for name in header if header.count(name) > 1)
-            raise DataError(f"{path}: the header names the column {twice!r} twice", fix="give each column its own name")
-        for record in reader:
-            place = f"{path}:{reader.line_num}"
-            if None in record:
-                yield _broken(f"has more cells than the header's {len(header)} columns", place)
-            else:
-                yield {**record, SOURCE: place}
-
-
 def _parquet(path: Path) -> Iterator[Record]:
     import pyarrow.parquet as pq
 
@@ -306,7 +266,7 @@ def _tables(path: Path, kind: str, batches: Callable[[Any], Iterator[Any]]) -> I
     import pyarrow as pa
 
     number = 0
-    with _opened(path) as stream:
+    with opened(path) as stream:
         try:
             for batch in batches(stream):
                 for record in batch.to_pylist():
@@ -314,14 +274,14 @@ def _tables(path: Path, kind: str, batches: Callable[[Any], Iterator[Any]]) -> I
                     yield {**record, SOURCE: f"{path}: record {number}"}
         # Arithmetic: a date or a decimal number that Python has none for.
         except (pa.ArrowException, ArithmeticError, LookupError, MemoryError, ValueError) as error:
-            raise DataError(f"dataset {path} is not a readable {kind} file: {_reason(error)}") from error
+            raise DataError(f"dataset {path} is not a readable {kind} file: {reason(error)}") from error
 
 
 _READERS: dict[str, Callable[[Path], Iterator[Record]]] = {
     ".jsonl": _jsonl,
     ".json": _json,
-    ".csv": _csv,
-    ".tsv": _csv,
+    ".csv": comma_separated,
+    ".tsv": tab_separated,
     ".parquet": _parquet,
     ".arrow": _arrow,
     ".txt": _text_lines,

@@ -11,7 +11,7 @@ import numpy as np
 
 from llmtune.data import mix
 from llmtune.data.columns import IGNORED
-from llmtune.data.files import PROBLEM, SOURCE
+from llmtune.data.opening import PROBLEM, SOURCE
 from llmtune.data.report import DataReport
 from llmtune.data.select import SelectedDataset
 from llmtune.data.spool import Line, Selection, Spool, to_line, to_row

@@ -14,7 +14,8 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from llmtune.data.files import Record, is_data, read_records, subset_index
+from llmtune.data.files import is_data, read_records, subset_index
+from llmtune.data.opening import Record
 from llmtune.errors import DataError
 
 _SPLITS = {

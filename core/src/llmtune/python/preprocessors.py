@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from llmtune.data import preprocess
-from llmtune.data.files import SOURCE
+from llmtune.data.opening import SOURCE
 from llmtune.errors import DataError
 from llmtune.specs import Row
 
