@@ -16,7 +16,7 @@ BAD = {
     4: ('{"query": "", "response": "Three."}', "has no question"),
     6: ('{"query": "What is 5?"}', "has no answer to train on"),
     7: ('{"messages": [{"role": "robot", "content": "x"}]}', "unknown role 'robot'"),
-    9: ('{"foo": "x", "bar": "y"}', "no column fits: found bar, foo"),
+    9: ('{"foo": "x", "bar": "y"}', "no column fits: found bar ('y'), foo ('x')"),
 }
 
 
@@ -67,7 +67,7 @@ def test_the_strategy_error_stops_at_the_first_before_any_weights(
     ("record", "named"),
     [
         ({"question": "q", "answer": "a", "solution": "s"}, ("'answer'", "'solution'", "--columns")),
-        ({"foo": "q", "bar": "a"}, ("bar, foo", "looked for", "question", "solution")),
+        ({"foo": "q", "bar": "a"}, ("bar ('a'), foo ('q')", "looked for", "question", "solution")),
     ],
 )
 def test_columns_that_fit_two_roles_or_none_are_refused(

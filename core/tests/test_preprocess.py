@@ -1,3 +1,4 @@
+import json
 import re
 
 import pytest
@@ -119,9 +120,34 @@ def test_of_two_columns_that_fit_the_empty_one_is_not_meant():
     assert auto({"question": "Hi", "answer": "Ho", "solution": None}) == ROW
 
 
-def test_columns_that_fit_no_role_are_listed_with_what_was_looked_for():
-    with pytest.raises(ValueError, match=r"found bar, foo, looked for messages: .*query: .*response: "):
+def test_columns_that_fit_no_role_are_listed_with_a_value_and_what_was_looked_for():
+    with pytest.raises(ValueError, match=r"found bar \('u'\), foo \('t'\), looked for messages: .*query: .*response: "):
         auto({"foo": "t", "bar": "u", "__source__": "d.jsonl:1"})
+
+
+def test_what_is_advised_for_unknown_columns_guesses_no_meaning():
+    record = {"Antwort des Supports": "Gern.", "ticket_id": "1041"}
+    with pytest.raises(ValueError, match="no column fits") as refused:
+        auto(record)
+    advised = json.loads(str(refused.value).rpartition("--columns '")[2].rstrip("'"))
+    assert not advised.keys() & record.keys()
+    with pytest.raises(ValueError, match="no such column"):
+        Auto(advised)(record)
+
+
+def test_names_of_columns_are_known_in_any_case():
+    assert auto({"Question": "Hi", "Answer": "Ho"}) == ROW
+    assert auto({"QUERY": "Hi", "Response": "Ho"}) == ROW
+
+
+def test_a_name_that_is_written_exactly_wins_over_another_case():
+    assert auto({"Query": "not this", "query": "Hi", "response": "Ho"}) == ROW
+
+
+def test_of_two_columns_for_one_role_neither_is_preferred_in_what_is_advised():
+    with pytest.raises(ValueError, match="both fit the role 'response'") as refused:
+        auto({"question": "q", "answer": "a", "solution": "s"})
+    assert all(f'{{"{column}": "-"}}' in str(refused.value) for column in ("answer", "solution"))
 
 
 def test_a_mapped_column_wins_its_role_and_an_ignored_one_has_none():

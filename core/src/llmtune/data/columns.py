@@ -6,9 +6,9 @@ and KTO data as TRL calls them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from llmtune.data.turns import shown
 from llmtune.errors import UsageError, did_you_mean
@@ -52,6 +52,10 @@ class AmbiguousColumns(ValueError):
     """Two columns that fit one role."""
 
 
+_PLACEHOLDERS = '--columns \'{"NAME OF THE QUESTIONS": "query", "NAME OF THE ANSWERS": "response"}\''
+"""What a column means is for the user to say: pasted as it stands this names no column, and is refused."""
+
+
 def check_mapping(mapping: Mapping[str, str]) -> None:
     """Raise `UsageError` for a column that is mapped to a name without a meaning."""
     for column, target in mapping.items():
@@ -63,25 +67,24 @@ def check_mapping(mapping: Mapping[str, str]) -> None:
             )
 
 
-def find_layout(columns: Iterable[str], mapping: Mapping[str, str]) -> Layout:
+def find_layout(columns: Iterable[str], mapping: Mapping[str, str], example: Mapping[str, Any] | None = None) -> Layout:
     """Return the roles of `columns`. A column that `mapping` names wins its role over all others.
 
-    Raises `AmbiguousColumns` (with both candidates) where two fit one role, `ValueError` (with what was
-    looked for) where none fits any.
+    Names are known in any case ("Question"). Raises `AmbiguousColumns` (with both candidates) where two fit one
+    role, `ValueError` (with what was looked for, and what `example` has in each column) where none fits any.
     """
     left = {column for column in columns if mapping.get(column) != IGNORED}
     roles: dict[str, str] = {}
     _choose(roles, {column: mapping[column] for column in sorted(left) if column in mapping})
     taken = set(roles)
-    _choose(roles, {column: column for column in sorted(left - set(mapping))}, taken)
+    _choose(roles, {column: _known_name(column) for column in sorted(left - set(mapping))}, taken)
     _check_one_conversation(roles)
     _check_mapped(left, mapping, roles)
     if not {"messages", "query", "response", "chosen"} & roles.keys():
         looked_for = "; ".join(f"{role}: {', '.join(ROLES[role])}" for role in ("messages", "query", "response"))
-        found = _printable(left)
-        pairs = {found[0]: "query", found[-1]: "response"} if len(found) > 1 else dict.fromkeys(found, "response")
-        mend = f"; name yours: --columns '{json.dumps(pairs, ensure_ascii=False)}'" if found else ""
-        raise ValueError(f"no column fits: found {', '.join(found) or 'no column'}, looked for {looked_for}{mend}")
+        found = ", ".join(_with_example(column, example or {}) for column in sorted(left)) or "no column"
+        mend = f"; say what yours are: {_PLACEHOLDERS}" if left else ""
+        raise ValueError(f"no column fits: found {found}, looked for {looked_for}{mend}")
     return Layout(roles=roles, unused=tuple(_printable(left - set(roles.values()))))
 
 
@@ -92,6 +95,19 @@ def _check_mapped(columns: Collection[str], mapping: Mapping[str, str], roles: M
         if role in ("messages", "query", "response", "chosen") and role not in roles and column not in columns:
             found = ", ".join(_printable(columns)) or "no column"
             raise ValueError(f"--columns maps {column!r} to {target!r}, and there is no such column: found {found}")
+
+
+def _known_name(column: str) -> str:
+    """Return the name that has a role and is written as `column` but for case and spaces, else `column` itself."""
+    if column in _ROLE_OF:
+        return column
+    name = "_".join(column.casefold().split())
+    return name if name in _ROLE_OF else column
+
+
+def _with_example(column: str, record: Mapping[str, Any]) -> str:
+    (name,) = _printable([column])
+    return f"{name} ({shown(record[column])})" if record.get(column) is not None else name
 
 
 def _printable(columns: Iterable[str]) -> list[str]:
@@ -111,6 +127,8 @@ def _choose(roles: dict[str, str], names: Mapping[str, str], taken: Iterable[str
         elif {names.get(other), name} == {"instruction", "input"} and "extra" not in roles:
             first, second = (column, other) if name == "instruction" else (other, column)
             roles.update(query=first, extra=second)
+        elif (column == name) != (other == names.get(other)):  # one is written exactly so
+            roles[role] = column if column == name else other
         else:
             raise AmbiguousColumns(_both_fit(role, other, column))
 
@@ -127,5 +145,5 @@ def _check_one_conversation(roles: Mapping[str, str]) -> None:
 
 
 def _both_fit(role: str, first: str, second: str) -> str:
-    ignore = f'--columns \'{{"{second}": "{IGNORED}"}}\''
-    return f"the columns {first!r} and {second!r} both fit the role {role!r}: leave one out with {ignore}"
+    ways = (f'--columns \'{{"{column}": "{IGNORED}"}}\'' for column in (first, second))
+    return f"the columns {first!r} and {second!r} both fit the role {role!r}: leave one out, {' or '.join(ways)}"

@@ -30,6 +30,8 @@ class Auto:
         self.unused: set[str] = set()
         """Columns seen so far that play no role."""
         self._layouts: dict[frozenset[str], Layout] = {}
+        self._unfit: dict[frozenset[str], str] = {}
+        """Why no layout fits these columns: said in the same words for every record, to be counted as one reason."""
 
     def __call__(self, record: Mapping[str, Any]) -> Row:
         layout = self._layout(record)
@@ -72,13 +74,18 @@ class Auto:
 
     def _layout(self, record: Mapping[str, Any]) -> Layout:
         columns = frozenset(key for key in record if not key.startswith("__"))
+        if columns in self._unfit:
+            raise ValueError(self._unfit[columns])
         if columns not in self._layouts:
             try:
-                layout = find_layout(columns, self.columns)
+                layout = find_layout(columns, self.columns, record)
             except AmbiguousColumns:
                 # Tables carry every column for every record; one that is empty here cannot be meant.
                 filled = (column for column in columns if record[column] is not None and record[column] != [])
                 return find_layout(filled, self.columns)
+            except ValueError as error:
+                self._unfit[columns] = str(error)
+                raise
             self._layouts[columns] = layout
             self.unused |= set(layout.unused)
         return self._layouts[columns]
