@@ -120,3 +120,16 @@ def test_the_label_is_not_shown_to_the_model(answerer, tmp_path):
 def test_a_result_has_swifts_layout(given, expected):
     line = result_line({**given, "system": "S", "source": "d:1"}, "r")
     assert line == {"response": "r", "system": "S", "source": "d:1", **expected}
+
+
+def test_a_row_with_two_results_of_tools_in_a_row_is_answered_as_the_others_are(answerer, tmp_path):
+    call = {"type": "function", "function": {"name": "f", "arguments": {}}}
+    tools = {"role": "tool", "content": "1"}
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "", "tool_calls": [call, call]}]
+    calling = {"messages": [*turns, tools, tools, {"role": "assistant", "content": "done"}]}
+    line = result_line(calling, "answer")
+    assert (line["label"], line["history"], line["messages"]) == ("done", [], [*turns, tools, tools])
+    assert (
+        result_line({"messages": turns}, "answer")["label"]
+        == '[{"name": "f", "arguments": {}}, {"name": "f", "arguments": {}}]'
+    )

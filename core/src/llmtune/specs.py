@@ -34,6 +34,9 @@ class Message(TypedDict, total=False):
     """Whether this assistant turn is trained on; absent means yes."""
     tool_calls: list[ToolCall]
     """Tools that this assistant turn calls; the answers follow as `tool` turns."""
+    tool_call_id: str
+    """The `id` of the call that this `tool` turn answers, where the row says it; `name` likewise its function."""
+    name: str
 
 
 class Row(TypedDict, total=False):
@@ -131,7 +134,8 @@ class ToolsPromptSpec:
     call: str
     """What follows the `content` of a turn with `calls` (a list of `{"name": ..., "arguments": {...}}`)."""
     results: str
-    """`results`: the texts that the tools gave; `calls`: the functions that were called, where they are known."""
+    """`results`: the texts that the tools gave; `calls`: what each of them answers (`name`, `arguments` and `index`,
+    the place among the calls of the answer), none where that is not known."""
     tools_in: Literal["system", "first_user", "last_user", "before_last_user"] = "system"
     """What they are told with: the system prompt, a question, or nothing, right before the last question."""
     results_in: Literal["prompt", "turn", "answer"] = "prompt"

@@ -31,7 +31,7 @@ from llmtune.specs import Encoded, Row
 from llmtune.template.thinking import thoughts_apart
 
 CHUNK = 1000  # rows; enough for the tokenizer's batches, small enough to keep several in memory
-_FORMAT = 2  # of the stored chunks
+_FORMAT = 3  # of the stored chunks
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -269,12 +269,21 @@ def _tables(path: Path, kind: str, batches: Callable[[Any], Iterator[Any]]) -> I
     with opened(path) as stream:
         try:
             for batch in batches(stream):
-                for record in batch.to_pylist():
+                nested = {field.name for field in batch.schema if pa.types.is_nested(field.type)}
+                for record in batch.to_pylist(maps_as_pydicts="strict"):
                     number += 1
-                    yield {**record, SOURCE: f"{path}: record {number}"}
+                    own = {name: _without_nulls(cell) if name in nested else cell for name, cell in record.items()}
+                    yield {**own, SOURCE: f"{path}: record {number}"}
         # Arithmetic: a date or a decimal number that Python has none for.
         except (pa.ArrowException, ArithmeticError, LookupError, MemoryError, ValueError) as error:
             raise DataError(f"dataset {path} is not a readable {kind} file: {reason(error)}") from error
+
+
+def _without_nulls(cell: Any) -> Any:
+    """Return a nested value without what it has none of: Arrow gives every struct the keys of all, as null."""
+    if isinstance(cell, dict):
+        return {key: _without_nulls(value) for key, value in cell.items() if value is not None}
+    return [_without_nulls(value) for value in cell] if isinstance(cell, list) else cell
 
 
 _READERS: dict[str, Callable[[Path], Iterator[Record]]] = {

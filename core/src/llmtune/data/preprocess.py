@@ -13,7 +13,7 @@ from typing import Any
 
 from llmtune.data.columns import AmbiguousColumns, Layout, find_layout
 from llmtune.data.media import add_media
-from llmtune.data.turns import check_order, parsed, say, shown, to_messages, tools
+from llmtune.data.turns import check_order, parsed, say, shown, to_messages, tools, unread_keys
 from llmtune.specs import Message, Row
 
 
@@ -28,7 +28,7 @@ class Auto:
     def __init__(self, columns: Mapping[str, str] | None = None) -> None:
         self.columns = dict(columns or {})
         self.unused: set[str] = set()
-        """Columns seen so far that play no role."""
+        """Columns, and keys of turns (`messages[].key`), seen so far that play no role."""
         self._layouts: dict[frozenset[str], Layout] = {}
         self._unfit: dict[frozenset[str], str] = {}
         """Why no layout fits these columns: said in the same words for every record, to be counted as one reason."""
@@ -40,6 +40,7 @@ class Auto:
         chosen = _answer(cells.get("chosen"), "chosen")
         if "messages" in names:
             messages = [*to_messages(cells["messages"], names["messages"]), *chosen]
+            self.unused |= unread_keys(cells["messages"], names["messages"])
         else:
             messages = _turns(cells, names, chosen or _answer(cells.get("response"), names.get("response", "response")))
         system = _text(cells.get("system"), names.get("system", "system"))

@@ -18,8 +18,11 @@ ROLES = {
 }
 """Name of a role in a dataset -> role; "tool_call" is an assistant turn whose content is the call."""
 
-_THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking")
 _ROLE_KEYS, _CONTENT_KEYS = ("role", "from"), ("content", "value")
+_THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking")
+_CALL_KEYS = ("tool_calls", "function_call")  # the second is OpenAI's older one
+_LOSS_KEYS = ("loss", "weight", "train")  # ours and SWIFT's, OpenAI's, axolotl's
+_RESULT_KEYS = ("tool_call_id", "name")
 _SHOWN = 80
 
 
@@ -48,41 +51,126 @@ def to_messages(cell: Any, column: str) -> list[Message]:
     """Return the messages of a column of turns, a leading system message included.
 
     Understood are role/content and from/value (also mixed, also as JSON text), OpenAI's content parts
-    and tool calls, and pairs of `human` and `assistant` in one mapping (ShareGPT's oldest form).
+    and tool calls, and pairs of `human` and `assistant` in one mapping (ShareGPT's oldest form). A turn that is
+    nothing but calls (SWIFT's `tool_call`) goes on with the answer before it: both are one turn of the assistant.
     """
+    messages: list[Message] = []
+    for turn in _turns(cell, column):
+        for message in _messages(turn, column):
+            if messages and _goes_on(messages[-1], message):
+                messages[-1] = _one_answer(messages[-1], message)
+            else:
+                messages.append(message)
+    return messages
+
+
+def _turns(cell: Any, column: str) -> list[Any]:
     turns = parsed(cell, column)
     if hasattr(turns, "tolist"):  # a numpy array, from Parquet through pandas
         turns = turns.tolist()
     if not isinstance(turns, list | tuple) or not turns:
         raise ValueError(f"column {column!r} must be a list of turns, found {shown(turns)}")
-    return [message for turn in turns for message in _messages(turn, column)]
+    return list(turns)
+
+
+def unread_keys(cell: Any, column: str) -> set[str]:
+    """Return the keys of turns that play no role, as `column[].key`; `cell` is one that `to_messages` takes."""
+    keys = {
+        key
+        for turn in _turns(cell, column)
+        for key, value in turn.items()
+        if value is not None and not _is_read(key, turn)
+    }
+    return {f"{column}[].{key}" for key in keys}
+
+
+def _is_read(key: str, turn: Mapping[str, Any]) -> bool:
+    name = next((turn[one] for one in _ROLE_KEYS if turn.get(one) is not None), None)
+    if name is None:
+        return str(key).lower() in ROLES
+    read = (*_ROLE_KEYS, *_CONTENT_KEYS, *_THOUGHT_KEYS, *_CALL_KEYS, *_LOSS_KEYS)
+    return key in read or (key in _RESULT_KEYS and ROLES.get(str(name).strip().lower()) == "tool")
 
 
 def _messages(turn: Any, column: str) -> list[Message]:
     if not isinstance(turn, Mapping):
         raise ValueError(f"a turn of {column!r} must have a role and a content, found {shown(turn)}")
-    role_key = next((key for key in _ROLE_KEYS if turn.get(key) is not None), None)
-    if role_key is None:
+    _, name = _value_of(turn, _ROLE_KEYS)
+    if name is None:
         return _pair(turn, column)
-    name = turn[role_key]
     role = ROLES.get(name.strip().lower()) if isinstance(name, str) else None
     if role is None:
         raise ValueError(f"unknown role {shown(name)} (expected one of {', '.join(ROLES)})")
-    key = next((key for key in _CONTENT_KEYS if key in turn), None)
-    calls = tool_calls(turn["tool_calls"]) if turn.get("tool_calls") else []
+    key, content = _value_of(turn, _CONTENT_KEYS)
+    called_by, called = _value_of(turn, _CALL_KEYS)
     if role == "tool_call":
-        return [{"role": "assistant", "content": "", "tool_calls": tool_calls(turn.get(key) if key else None)}]
-    message = say(role, turn.get(key) if key else None, key or "content", may_be_empty=bool(calls))
-    thoughts = next((turn[key] for key in _THOUGHT_KEYS if isinstance(turn.get(key), str)), None)
+        if called in (None, [], ""):
+            called_by, called, content = "content", content, None
+        elif content not in (None, ""):
+            raise ValueError(f"a turn of role {name!r} has calls in {key!r} and in {called_by!r}")
+        role = "assistant"
+        calls = tool_calls(called)
+    else:
+        calls = tool_calls(called) if called not in (None, [], "") else []
+    message = say(role, content, key, may_be_empty=bool(calls))
+    _, thoughts = _value_of(turn, _THOUGHT_KEYS)
+    if thoughts is not None and not isinstance(thoughts, str):
+        raise ValueError(f"thoughts of a turn must be text, found {shown(thoughts)}")
+    if role != "assistant" and (calls or thoughts):
+        raise ValueError(
+            f"a turn of role {name!r} has {'calls of tools' if calls else 'thoughts'}: an assistant's have"
+        )
     if role == "assistant" and thoughts is not None:
         message["reasoning_content"] = thoughts
     if calls:
         message["tool_calls"] = calls
-    if role == "assistant" and turn.get("weight") is not None and not _flag(turn["weight"], "weight"):
-        message["loss"] = False  # OpenAI's name for it
-    if turn.get("loss") is not None:
-        message["loss"] = _flag(turn["loss"], "loss")
+    _add_loss(message, turn)
+    if role == "tool":
+        _add_result(message, turn)
     return [message]
+
+
+def _value_of(turn: Mapping[str, Any], keys: tuple[str, ...]) -> tuple[str, Any]:
+    """Return (key, value) of the one thing that is known by several names; two that differ are a `ValueError`."""
+    found = {key: turn[key] for key in keys if turn.get(key) is not None}
+    key = next(iter(found), keys[0])
+    for other, value in found.items():
+        if value != found[key]:
+            raise ValueError(f"a turn has {key!r} {shown(found[key])} and {other!r} {shown(value)}: leave one out")
+    return key, found.get(key)
+
+
+def _add_loss(message: Message, turn: Mapping[str, Any]) -> None:
+    """Say whether a turn is trained on, where the row does: by one of three names, which must not contradict."""
+    said = {key: _flag(turn[key], key) for key in _LOSS_KEYS if turn.get(key) is not None}
+    if len(set(said.values())) > 1:
+        raise ValueError(f"a turn says both: {', '.join(f'{key} {turn[key]!r}' for key in said)}")
+    if "loss" in said or (message["role"] == "assistant" and not all(said.values())):
+        message["loss"] = next(iter(said.values()))
+
+
+def _add_result(message: Message, turn: Mapping[str, Any]) -> None:
+    """Say which call a result answers, where the row does."""
+    if turn.get("tool_call_id") is not None:
+        message["tool_call_id"] = str(turn["tool_call_id"])
+    if isinstance(turn.get("name"), str) and turn["name"]:
+        message["name"] = turn["name"]
+
+
+def _goes_on(before: Message, message: Message) -> bool:
+    """Return whether a turn is nothing but calls, behind another of the assistant."""
+    only_calls = bool(message.get("tool_calls")) and not message["content"].strip()
+    return only_calls and before["role"] == message["role"] == "assistant"
+
+
+def _one_answer(before: Message, calls: Message) -> Message:
+    if before.get("loss", True) != calls.get("loss", True):
+        raise ValueError("the calls of an answer must be trained on as its text is: 'loss' says yes and no")
+    if calls.get("reasoning_content"):
+        if before["content"].strip() or before.get("tool_calls") or before.get("reasoning_content"):
+            raise ValueError("has thoughts between the parts of one answer")
+        before = {**before, "reasoning_content": calls["reasoning_content"]}
+    return {**before, "tool_calls": [*before.get("tool_calls", []), *calls["tool_calls"]]}
 
 
 def _pair(turn: Mapping[str, Any], column: str) -> list[Message]:
@@ -161,8 +249,8 @@ def _call(call: Any) -> ToolCall:
     if not isinstance(arguments, Mapping):
         raise ValueError(f"arguments of a tool call must be an object, found {shown(arguments)}")
     built: ToolCall = {"type": "function", "function": {"name": function["name"], "arguments": dict(arguments)}}
-    if isinstance(call.get("id"), str):
-        built["id"] = call["id"]
+    if call.get("id") not in (None, ""):
+        built["id"] = str(call["id"])
     return built
 
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from llmtune.errors import DataError
 from llmtune.interfaces.engine import Chunk, Engine, GenerationRequest
 from llmtune.interfaces.template import Template
-from llmtune.specs import Row
+from llmtune.specs import Message, Row
 from llmtune.template.thinking import thoughts_apart
 
 if TYPE_CHECKING:
@@ -147,16 +147,30 @@ def question(row: Row) -> Row:
 
 
 def result_line(row: Row, response: str) -> dict[str, Any]:
-    """Return SWIFT's result layout: query, response, label, history, system, and where the row came from."""
+    """Return SWIFT's result layout: query, response, label, history, system, and where the row came from.
+
+    A conversation with tools has no history of pairs: it stands in `messages`, as rows have it.
+    """
     turns = row["messages"]
-    label = turns[-1]["content"] if turns[-1]["role"] == "assistant" else None
-    asked = turns[:-1] if label is not None else turns
-    history = [turn["content"] for turn in asked[:-1]]
-    return {
+    asked = question(row)["messages"]
+    line = {
         "query": asked[-1]["content"],
         "response": response,
-        "label": label,
-        "history": [list(pair) for pair in zip(history[::2], history[1::2], strict=True)],
+        "label": _label(turns[-1]) if len(asked) < len(turns) else None,
+        "history": [],
         "system": row.get("system"),
         "source": row.get("source"),
     }
+    earlier = [(turn["role"], turn["content"]) for turn in asked[:-1]]
+    if all(turn["role"] in ("user", "assistant") and not turn.get("tool_calls") for turn in asked):
+        pairs = zip(earlier[::2], earlier[1::2], strict=True)
+        line["history"] = [[query, answer] for (_, query), (_, answer) in pairs]
+    else:
+        line["messages"] = asked
+    return line
+
+
+def _label(answer: Message) -> str:
+    """Return what the row answers: its text, or where it is nothing but calls, these as JSON."""
+    calls = [call["function"] for call in answer.get("tool_calls", [])]
+    return answer["content"] if answer["content"] or not calls else json.dumps(calls, ensure_ascii=False)

@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any
 
 from llmtune.errors import DataError, UsageError
 from llmtune.interfaces.template import Template
-from llmtune.specs import Encoded, Message, Row
+from llmtune.specs import Encoded, Message, Row, ToolCall
 from llmtune.template.pieces import Piece, assembled, joined, plain_text, weighed
+from llmtune.template.tool_results import answered_calls
 from llmtune.template.tools_prompt import Stretch
 from llmtune.template.vocabulary import Vocabulary
 
@@ -197,26 +199,41 @@ def _said(message: Message) -> tuple[str, str]:
     return ("an answer" if message["role"] == "assistant" else f"a text of role {message['role']}"), message["content"]
 
 
+_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
+
+
 def _as_known(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """Return messages under the names that chat templates know.
 
-    gpt-oss reads `thinking`; results are told apart by the ids of their calls, which rows lack: they stand in
-    the order of the calls.
+    gpt-oss reads `thinking`; results are told apart by the ids of their calls, which are made up where a row has none.
     """
     found: list[dict[str, Any]] = []
-    calls: list[Any] = []
     for number, message in enumerate(messages):
         known: dict[str, Any] = {key: value for key, value in message.items() if key != "loss"}
         if "reasoning_content" in message:
             known["thinking"] = message["reasoning_content"]
         if message.get("tool_calls"):
-            named = [{**call, "id": f"call{number:03}{place:02}"} for place, call in enumerate(message["tool_calls"])]
-            known["tool_calls"], calls = named, list(named)
-        if message["role"] == "tool" and calls:
-            answered = calls.pop(0)
-            known |= {"tool_call_id": answered["id"], "name": answered["function"]["name"]}
+            known["tool_calls"] = [_with_id(call, number, place) for place, call in enumerate(message["tool_calls"])]
         found.append(known)
+    for asked, results in groupby(
+        (number for number, message in enumerate(messages) if message["role"] == "tool"),
+        key=lambda number: max((at for at in range(number) if messages[at]["role"] != "tool"), default=-1),
+    ):
+        told = list(results)
+        calls = messages[asked].get("tool_calls", []) if asked >= 0 else []
+        for number, place in zip(told, answered_calls([messages[at] for at in told], calls), strict=True):
+            if place is not None:
+                call = found[asked]["tool_calls"][place]
+                found[number] |= {"tool_call_id": call["id"], "name": call["function"]["name"]}
     return found
+
+
+def _with_id(call: ToolCall, number: int, place: int) -> ToolCall:
+    """An id is no text of the row to a template, which may count its characters: it must be plain."""
+    named = call.get("id", f"call{number:03}{place:02}")
+    if not _ID.fullmatch(named):
+        raise DataError(f"the id of a call must be 1 to 64 letters, digits, '_', '-', '.' or ':', found {named!r}")
+    return {**call, "id": named}
 
 
 def _marked(message: dict[str, Any], mark: Callable[[str], str]) -> dict[str, Any]:

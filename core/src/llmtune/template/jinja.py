@@ -28,9 +28,21 @@ _THOUGHTS = (
     "{%- set content = content.split('</think>', 1)[1].lstrip('\\n') %}{%- endif %}"
 )
 _RESULTS = (
-    "{%- if loop.first or messages[loop.index0 - 1].role != 'tool' %}{%- set state.results = [] %}{%- endif %}"
-    "{%- set state.results = state.results + [message.content] %}"
+    "{%- if loop.first or messages[loop.index0 - 1].role != 'tool' %}{%- set state.told = [] %}{%- endif %}"
+    "{%- set state.told = state.told + [message] %}"
     "{%- if loop.last or messages[loop.index0 + 1].role != 'tool' %}"
+)
+_ANSWERED = (  # `answered_calls`: by id, by name, else in order
+    "{%- set state.left, state.answered = [], [] %}{%- for call in state.calls %}{%- set state.left = state.left + "
+    "[{'id': call.id, 'name': call.function.name, 'arguments': call.function.arguments, 'index': loop.index0}] %}"
+    "{%- endfor %}{%- for told in state.told %}{%- set state.found = none %}"
+    "{%- for way in ('id', 'name', 'order') %}{%- for call in state.left %}{%- if state.found is none and ("
+    "way == 'order' or (way == 'id' and told.tool_call_id and told.tool_call_id == call.id) "
+    "or (way == 'name' and told.name and told.name == call.name)) %}"
+    "{%- set state.found = call %}{%- endif %}{%- endfor %}{%- endfor %}"
+    "{%- set state.answered = state.answered + [state.found] %}{%- if state.found is not none %}"
+    "{%- set state.left = state.left | rejectattr('index', 'equalto', state.found.index) | list %}{%- endif %}"
+    "{%- endfor %}"
 )
 
 
@@ -60,7 +72,8 @@ class _Writer:
     def opening(self) -> Iterator[str]:
         default = json.dumps(self.spec.default_system or "", ensure_ascii=False)
         yield f"{{%- set state = namespace(system={default}, query='', asked=0, first=-1, last=-1) %}}"
-        yield "{%- set state.results, state.calls = [], [] %}"
+        if self.tools is not None:
+            yield "{%- set state.calls = [] %}"
         yield "{%- if messages[0].role == 'system' %}{%- set state.system = messages[0].content %}"
         yield "{%- set messages = messages[1:] %}{%- endif %}"
         yield "{%- for message in messages %}{%- if message.role == 'user' %}{%- set state.last = loop.index0 %}"
@@ -109,7 +122,9 @@ class _Writer:
         if self.tools is None:
             yield f"{{{{- raise_exception({json.dumps(f'template {self.spec.name} has no form for tools')}) }}}}"
             return
-        yield _RESULTS + "{%- set state.query = results_tools(state.results, state.calls) %}"
+        by_call = re.search(r"\bcalls\b", self.tools.results) is not None
+        yield _RESULTS + (_ANSWERED if by_call else "{%- set state.answered = [] %}")
+        yield "{%- set state.query = results_tools(state.told | map(attribute='content') | list, state.answered) %}"
         yield self._say(self.spec.prompt) if self.tools.results_in == "prompt" else "{{- state.query }}"
         yield "{%- endif %}"
 
@@ -132,8 +147,8 @@ class _Writer:
         if self.tools is None:
             yield ending
             return
-        yield "{%- set state.calls = (message.tool_calls or []) | map(attribute='function') | list %}"
-        yield "{%- if message.tool_calls %}{{- call_tools(state.calls, content) }}"
+        yield "{%- set state.calls = message.tool_calls or [] %}{%- if message.tool_calls %}"
+        yield "{{- call_tools(state.calls | map(attribute='function') | list, content) }}"
         yield (
             f"{{%- endif %}}{{%- if not message.tool_calls %}}{ending}{{%- endif %}}"
             if (self.tools.results_in == "answer")

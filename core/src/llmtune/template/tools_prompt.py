@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from llmtune.errors import DataError, UsageError
 from llmtune.plugins.catalogue import Catalogue, Entry
 from llmtune.specs import Message, ToolCall, ToolsPromptSpec
+from llmtune.template.tool_results import answered_calls
 
 Stretch = tuple[str, bool]
 """(text, whether it comes from a row)."""
@@ -45,9 +46,13 @@ class ToolsPrompt:
         return self._render(self.spec.call, calls=calls, content=message["content"])
 
     def results(self, messages: Sequence[Message], asked: Message | None) -> list[Stretch]:
-        """Return what tools gave after the assistant turn `asked`, whose calls the snippet knows by name."""
-        calls = [call["function"] for call in (asked or {}).get("tool_calls", [])]
-        return self._render(self.spec.results, results=[message["content"] for message in messages], calls=calls)
+        """Return what tools gave after the assistant turn `asked`; the snippet knows which call each answers."""
+        calls = (asked or {}).get("tool_calls", [])
+        answered = [
+            None if place is None else {**calls[place]["function"], "index": place}
+            for place in answered_calls(messages, calls)
+        ]
+        return self._render(self.spec.results, results=[message["content"] for message in messages], calls=answered)
 
     def parse(self, text: str) -> tuple[str, list[ToolCall]]:
         """Return the content of a generated answer and the calls in it; text that is no call stays content.
