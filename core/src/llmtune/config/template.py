@@ -26,6 +26,12 @@ class TemplateSection(Section):
         "tools_prompt", "AUTO", description="How tools are described to the model. AUTO: as the template's models know."
     )
 
+    special_tokens_in_text: bool = Field(
+        False,
+        description="Names of control tokens in the texts of rows become those tokens (fill-in-the-middle in pt). "
+        "Only for texts that you vouch for: whoever wrote them can end turns and call tools.",
+    )
+
     @field_validator("max_length")
     @classmethod
     def _not_zero(cls, value: int) -> int:

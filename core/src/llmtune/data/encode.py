@@ -49,12 +49,28 @@ class Encoder:
 
     def outcomes(self, rows: Sequence[Row]) -> list[Outcome]:
         """Encode many rows."""
-        encoded = self.template.encode_batch([thoughts_apart(row) for row in rows])
-        return [self._outcome(row, one) for row, one in zip(rows, encoded, strict=True)]
+        apart = [_thoughts_apart(row) for row in rows]
+        encoded = iter(self.template.encode_batch([row for row in apart if not isinstance(row, DataError)]))
+        found = [one if isinstance(one, DataError) else next(encoded) for one in apart]
+        return [self._outcome(row, one) for row, one in zip(rows, found, strict=True)]
 
     def _outcome(self, row: Row, encoded: Encoded | DataError) -> Outcome:
         if isinstance(encoded, DataError):
             return Outcome(problem=encoded.problem)
+        outcome = self._fitting(row, encoded)
+        outcome.control_name = self._control_name(row)
+        return outcome
+
+    def _control_name(self, row: Row) -> str:
+        """Return the first name of a control token that the row's texts hold, which stays text."""
+        vocabulary = getattr(self.template, "vocabulary", None)
+        if vocabulary is None or vocabulary.special_tokens_in_text:
+            return ""
+        said = [row.get("system") or "", *(message["content"] for message in row["messages"])]
+        names = (vocabulary.control_name(text) for text in said)
+        return next(filter(None, names), "")
+
+    def _fitting(self, row: Row, encoded: Encoded) -> Outcome:
         length = len(encoded["input_ids"])
         samples = [encoded]
         if not self.limit.fits(length):
@@ -95,6 +111,7 @@ class Encoder:
         kind = type(self.template)
         spec = getattr(self.template, "spec", None)
         own = [kind.__module__, kind.__qualname__, spec, getattr(self.template, "loss_scales", None)]
+        own.append(getattr(getattr(self.template, "vocabulary", None), "special_tokens_in_text", False))
         parts = [_FORMAT, *own, asdict(self.limit), *self.identity]
         source = inspect.getsourcefile(kind)
         content = Path(source).read_bytes() if source else b""
@@ -114,6 +131,13 @@ class Encoder:
                     yield future.result(), sources
             for future, sources in running:
                 yield future.result(), sources
+
+
+def _thoughts_apart(row: Row) -> Row | DataError:
+    try:
+        return thoughts_apart(row)
+    except DataError as error:
+        return error
 
 
 def tokenizer_identity(tokenizer: Any) -> bytes:
@@ -147,6 +171,8 @@ def count(chunk: Chunk, sources: Sequence[str], report: DataReport) -> None:
     for fact, source in zip(facts, sources, strict=True):
         if fact["length"]:
             report.lengths.append(fact["length"])
+        if fact["control_name"]:
+            report.spelled_out(fact["control_name"], source)
         if fact["problem"]:
             report.drop(fact["problem"], source, kind=fact["kind"] or None)
     kept = int(chunk.lengths.sum())

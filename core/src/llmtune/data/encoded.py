@@ -28,6 +28,8 @@ class Outcome:
     problem: str = ""
     kind: str = ""
     """Groups problems that differ in detail; empty means the problem itself."""
+    control_name: str = ""
+    """A control token of the model whose name stands in a text of the row, as which it is trained."""
 
 
 @dataclass
@@ -63,6 +65,7 @@ class Chunk:
                 "length": pa.array([one.length for one in outcomes], pa.int32()),
                 "problem": pa.array([one.problem for one in outcomes], pa.string()),
                 "kind": pa.array([one.kind for one in outcomes], pa.string()),
+                "control_name": pa.array([one.control_name for one in outcomes], pa.string()),
             }
         )
         partial = path.with_name(f".{path.name}.{os.getpid()}.{id(outcomes)}.partial")

@@ -32,6 +32,8 @@ class DataReport:
     dropped: Counter[str] = field(default_factory=Counter)
     odd: Counter[str] = field(default_factory=Counter)
     """Rows that a strict check found odd and that stay."""
+    control_names: Counter[str] = field(default_factory=Counter)
+    """Name of a control token -> rows that have it in a text. It stays text (--special_tokens_in_text)."""
     examples: dict[str, list[str]] = field(default_factory=dict)
     """Reason -> the first places it was seen."""
     unused: dict[str, list[str]] = field(default_factory=dict)
@@ -62,6 +64,10 @@ class DataReport:
             return False
         self.drop(reason, source)
         return True
+
+    def spelled_out(self, name: str, source: str) -> None:
+        """Count a row with the name of a control token in a text."""
+        self._note(self.control_names, name, name, source)
 
     def seen_before(self, line: bytes) -> str | None:
         """Return what is odd about a row that came before, None for a new one."""
@@ -125,6 +131,12 @@ class DataReport:
         lines += [
             f"{name}: no use was found for the columns {', '.join(unused)}" for name, unused in self.unused.items()
         ]
+        for name, count in self.control_names.most_common():
+            named = f"{name} stands in the text of {count} rows and is spelled out there, no control token"
+            lines += [
+                f"{named} (--special_tokens_in_text)",
+                *(f"    {place}" for place in self.examples[name][:_EXAMPLES]),
+            ]
         return [*lines, *text_histogram(self.lengths)] if histogram else lines
 
     def dropped_lines(self) -> list[str]:
@@ -137,7 +149,8 @@ class DataReport:
 
     def as_json(self) -> dict[str, Any]:
         values = {name: value for name, value in vars(self).items() if name not in ("lengths", "seen")}
-        return {**values, "dropped": dict(self.dropped), "odd": dict(self.odd), "length": summary(self.lengths)}
+        counted = {name: dict(value) for name, value in values.items() if isinstance(value, Counter)}
+        return {**values, **counted, "length": summary(self.lengths)}
 
     def draw(self, folder: Path) -> Path | None:
         """Draw the token lengths into `folder`/images; return the file, None where there are none."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from llmtune.errors import LlmtuneError
 from llmtune.infer.answer import OWN_ADAPTER, Answerer
 from llmtune.specs import Message, Row
+from llmtune.template.thinking import said
 
 HELP = """\
 clear           forget the conversation
@@ -45,7 +46,7 @@ class ChatSession:
         except BaseException:
             self.messages.pop()
             raise
-        self.messages.append({"role": "assistant", "content": answer})
+        self.messages.append(said(answer))
         return answer
 
     def clear(self) -> None:

@@ -17,7 +17,7 @@ from llmtune.config.commands import CommandConfig
 from llmtune.config.source import option_names, plugin_flags, section_flags
 from llmtune.data.columns import check_mapping
 from llmtune.data.select import SelectedDataset, select_dataset
-from llmtune.errors import Problems
+from llmtune.errors import Problems, UsageError
 from llmtune.interfaces.quantizer import Quantizer
 from llmtune.interfaces.template import Template
 from llmtune.model.device import device_count
@@ -34,6 +34,7 @@ from llmtune.plugins.requirements import check_requirements
 from llmtune.specs import LoadedModel, LoadOptions, ModelSpec, RunContext, RunPlan, TemplateSpec, ToolsPromptSpec
 from llmtune.template.loss_scale import LossScales, read_loss_scales
 from llmtune.template.tools_prompt import find_tools_prompt
+from llmtune.template.vocabulary import Vocabulary
 
 Config = TypeVar("Config", bound=CommandConfig)
 
@@ -355,7 +356,16 @@ def make_template(
         "llmtune_create_template", entry, spec=spec, tokenizer=tokenizer, run=prepared.run
     )
     template.loss_scales = prepared.choices.loss_scales
+    if prepared.config.template.special_tokens_in_text:
+        _let_special_tokens_in(template, spec.name)
     return spec, template
+
+
+def _let_special_tokens_in(template: Template, name: str) -> None:
+    vocabulary = getattr(template, "vocabulary", None)
+    if not isinstance(vocabulary, Vocabulary):
+        raise UsageError(f"template {name!r} cannot do --special_tokens_in_text: it tokenises texts in its own way")
+    vocabulary.special_tokens_in_text = True
 
 
 def with_steps(prepared: Prepared[Any], steps: int) -> None:

@@ -23,8 +23,9 @@ _SLOT = re.compile("(" + "|".join(map(re.escape, _SLOTS)) + ")")
 _THOUGHTS = (
     "{%- set content = message.content or '' %}"
     "{%- set thoughts = message.reasoning_content if message.reasoning_content is string else none %}"
-    "{%- if thoughts is none and content.lstrip().startswith('<think>') and '</think>' in content %}"
-    "{%- set thoughts = content.split('</think>')[0].split('<think>', 1)[1] %}"
+    "{%- if thoughts is none and '</think>' in content and "
+    "(content.lstrip().startswith('<think>') or '<think>' not in content) %}"
+    "{%- set thoughts = content.split('</think>')[0].split('<think>', 1)[-1] %}"
     "{%- set content = content.split('</think>', 1)[1].lstrip('\\n') %}{%- endif %}"
 )
 _RESULTS = (

@@ -33,6 +33,8 @@ class Vocabulary:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
+        self.special_tokens_in_text = False
+        """Whether names of control tokens in the text of rows become those tokens, set by the run."""
         self.control_ids = _control_ids(tokenizer)
         alternatives = "|".join(re.escape(token) for token in sorted(self.control_ids, key=len, reverse=True))
         self._control = re.compile(f"({alternatives})") if alternatives else None
@@ -75,14 +77,16 @@ class Vocabulary:
         """
         wanted = [self._place(*place) for place in dict.fromkeys(places)]
         new = dict.fromkeys(place for place in wanted if place.text and place not in self._short)
-        broken = {place: self._broken_up(place) for place in new if self._has_control(place.text)}
-        flat = list(dict.fromkeys([*(place for place in new if place not in broken), *_flat(broken.values())]))
+        broken = {place: self._broken_up(place) for place in new if self.control_name(place.text)}
+        parts = (part for part in _flat(broken.values()) if not self._is_control(part))
+        flat = list(dict.fromkeys([*(place for place in new if place not in broken), *parts]))
         known = {
             **_zipped(self.tokenizer, [place for place in flat if not place.behind]),
             **_zipped(self._without_prefix, [place for place in flat if place.behind]),
         }
-        for place, parts in broken.items():
-            known[place] = [token for part in parts for token in known[part]]
+        for place, own in broken.items():
+            ids = [(self.control_ids[part.text],) if self._is_control(part) else known[part] for part in own]
+            known[place] = [token for part_ids in ids for token in part_ids]
         if len(self._short) < _MANY:
             self._short.update((place, known[place]) for place in new if len(place.text) < _SHORT)
         return _Found(known, self._short, self)
@@ -90,9 +94,13 @@ class Vocabulary:
     def starts(self, place: Place) -> list[int]:
         """Return the character at which each token of a text begins."""
         place = self._place(*place)
-        places = self._broken_up(place) if self._has_control(place.text) else [place]
+        places = self._broken_up(place) if self.control_name(place.text) else [place]
         found, before = [], 0
         for part in places:
+            if self._is_control(part):
+                found.append(before)
+                before += len(part.text)
+                continue
             backend = getattr(self._without_prefix if part.behind else self.tokenizer, "backend_tokenizer", None)
             if backend is None:  # a tokenizer written in Python
                 raise NotImplementedError("weights inside of an answer need a fast tokenizer")
@@ -101,6 +109,13 @@ class Vocabulary:
             found += [before + start for start, _ in offsets]
             before += len(part.text)
         return found
+
+    def control_name(self, text: str) -> str | None:
+        """Return the first control token that is written in a text; most do not even hold a first character of one."""
+        if self._control is None or not any(character in text for character in self._first_characters):
+            return None
+        found = self._control.search(text)
+        return found[0] if found else None
 
     # --- details ----------------------------------------------------------------------------------
 
@@ -126,14 +141,15 @@ class Vocabulary:
             return False
         return any(part.get("prepend_scheme") == "first" for part in _components(json.loads(backend.to_str())))
 
-    def _has_control(self, text: str) -> bool:
-        """Whether a control token is written in the text; most texts do not even hold a first character of one."""
-        if self._control is None or not any(character in text for character in self._first_characters):
-            return False
-        return self._control.search(text) is not None
+    def _is_control(self, part: Place) -> bool:
+        return self.special_tokens_in_text and part.text in self.control_ids
 
     def _broken_up(self, place: Place) -> list[Place]:
-        first, *others = self._halves(place.text)
+        """Return a text in parts: such that spell no control token, or where they are wanted, those and the rest."""
+        if self.special_tokens_in_text and self._control is not None:
+            first, *others = filter(None, self._control.split(place.text))
+        else:
+            first, *others = self._halves(place.text)
         return [Place(first, place.behind), *(Place(half, True) for half in others)]
 
     def _halves(self, text: str) -> Iterator[str]:
