@@ -68,6 +68,11 @@ def llmtune_run_finished(result: RunResult, run: RunContext) -> None:
     draw_curves(_folder(run))
 
 
+@hookimpl
+def llmtune_run_failed(error: BaseException, run: RunContext) -> None:
+    draw_curves(_folder(run))
+
+
 def _folder(run: RunContext) -> Path:
     if run.folder is None:
         raise ValueError("this hook belongs to commands with a run folder")

@@ -141,7 +141,7 @@ def llmtune_checkpoint_saved(folder: Path, run: RunContext) -> None:
 
 @hookspec
 def llmtune_run_finished(result: RunResult, run: RunContext) -> None:
-    """Called on rank 0 when training ended well. A notification."""
+    """Called on rank 0 when training ended well, also early: `result.stop_signal` says so. A notification."""
 
 
 @hookspec

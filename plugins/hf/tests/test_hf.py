@@ -398,6 +398,35 @@ class Press:
             time.sleep(0.01 if children else 0)
 
 
+class TestLearningRates:
+    @pytest.mark.parametrize("name", ["linear", "cosine", "constant_with_warmup", "cosine_with_min_lr", "polynomial"])
+    @pytest.mark.parametrize(("steps", "warmup"), [(1, 1), (6, 3), (4, 4)])
+    def test_the_warm_up_begins_above_zero_and_ends_at_the_rate(self, make_job, name, steps, warmup):
+        more = {"lr_scheduler_kwargs": {"min_lr": 1e-3}} if name == "cosine_with_min_lr" else {}
+        job = make_job(make_rows(8), max_steps=steps, warmup_steps=warmup, lr_scheduler_type=name, **more)
+        fit(job)
+        rates = list(job.callbacks[0].values("learning_rate").values())
+        assert rates[:warmup] == pytest.approx([1e-2 * (number + 1) / warmup for number in range(warmup)])
+        assert rates[-1] > 0
+
+    def test_what_comes_after_the_warm_up_is_the_schedule_of_transformers(self, make_job):
+        job = make_job(make_rows(8), max_steps=6, warmup_steps=2, lr_scheduler_type="linear")
+        fit(job)
+        assert list(job.callbacks[0].values("learning_rate").values()) == pytest.approx(
+            [1e-2 * factor for factor in (1 / 2, 1, 1, 3 / 4, 2 / 4, 1 / 4)]
+        )
+
+    def test_one_step_learns_with_all_defaults(self, make_job, capsys):
+        job = make_job(make_rows(4), max_steps=1, sft_type="lora", lr_scheduler_type="linear", warmup_ratio=0.05)
+        fit(job)
+        assert any(bool(one.any()) for name, one in job.model.named_parameters() if "lora_B" in name)
+        assert "changed nothing" not in capsys.readouterr().out
+
+    def test_a_run_whose_updates_are_all_zero_says_so(self, make_job, capsys):
+        fit(make_job(make_rows(4), max_steps=2, learning_rate=1e-30))
+        assert "warning: training changed nothing: all updates of 2 steps were zero" in capsys.readouterr().out
+
+
 class TestStopping:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_a_signal_saves_and_stops(self, make_job, number):

@@ -67,8 +67,7 @@ def sft(config: SftConfig, catalogue: Catalogue, *, command: str = "sft") -> Run
             ended = trainer.fit(training_job(prepared, inputs, model, tuner, folder, resumed, uploaded))
             result = ranks.share(lambda: ended)  # only rank 0 looks for the best checkpoint
             finish_report(prepared, inputs.data, folder)
-            if result.stop_signal is None:
-                _event(prepared, "llmtune_run_finished", result=result)
+            _event(prepared, "llmtune_run_finished", result=result)
             finish(prepared, result, folder)
             uploaded.finish(result)
     return result
@@ -225,6 +224,8 @@ def run_folder(prepared: Prepared[SftConfig], inputs: Inputs, resumed: Path | No
         _event(prepared, "llmtune_rows_ready", report=report)
         try:
             yield folder
+        except Interrupted:  # raised by `finish`: the run ended well
+            raise
         except BaseException as error:
             _event(prepared, "llmtune_run_failed", error=error)
             raise

@@ -23,7 +23,7 @@ from llmtune_plugin_hf._failures import diverged
 from llmtune_plugin_hf._forward import eval_mode
 from llmtune_plugin_hf._memory import Plan, find_plan, held_bytes, lowered, set_recompute
 from llmtune_plugin_hf._passes import Passes
-from llmtune_plugin_hf._rates import learn_at_their_own_rates
+from llmtune_plugin_hf._rates import learn_at_their_own_rates, warm_up_above_zero
 from llmtune_plugin_hf._speed import Speed
 from llmtune_plugin_hf._spread import Copies
 from llmtune_plugin_hf._steps import (
@@ -85,7 +85,7 @@ class Loop(Trainer):
         place = {"rank": parallel.reader, "world_size": parallel.readers}
         size = self.job.rows_in_a_step * parallel.readers
         if isinstance(rows, Stream):
-            start = 0 if training.ignore_data_skip else _steps_done(self.job.resume_from)
+            start = 0 if training.ignore_data_skip else steps_done(self.job.resume_from)
             # It encodes in threads of its own and counts what it leaves out: it needs no worker process.
             steps = StreamSteps(rows, size=size, start=start, **place)
             return DataLoader(steps, batch_size=None, collate_fn=as_it_is)
@@ -121,6 +121,13 @@ class Loop(Trainer):
         factors = tuner.learning_rates(self._unwrapped)
         learn_at_their_own_rates(optimizer, {id(parameters[name]): factor for name, factor in factors.items()})
         return optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> torch.optim.lr_scheduler.LRScheduler:
+        made = self.lr_scheduler is None
+        scheduler: torch.optim.lr_scheduler.LRScheduler = super().create_scheduler(num_training_steps, optimizer)
+        if made:
+            warm_up_above_zero(scheduler, self.args.get_warmup_steps(num_training_steps), num_training_steps)
+        return scheduler
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None or not self.spread.load_optimizer(self, Path(checkpoint)):
@@ -382,7 +389,7 @@ def _seen_as_adapted(model: Any) -> Iterator[None]:
             model.is_quantized = True
 
 
-def _steps_done(resumed: Path | None) -> int:
+def steps_done(resumed: Path | None) -> int:
     """Return the optimizer steps that a checkpoint has behind it."""
     if resumed is None:
         return 0

@@ -11,9 +11,10 @@ import torch
 from transformers import TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from llmtune.api import PaddingFree, RunResult, Stream, Trainer, TrainingJob, checkpoint, stop_requests, world
+from llmtune.api import PaddingFree, RunResult, Stream, Trainer, TrainingJob, checkpoint, ranks, stop_requests, world
 from llmtune_plugin_hf._adapted import base_of
 from llmtune_plugin_hf._callbacks import Forward, Progress, StopWhenAsked, StopWithoutProgress, TunerSteps
+from llmtune_plugin_hf._changed import Trained
 from llmtune_plugin_hf._collate import Collate
 from llmtune_plugin_hf._forward import Forward as ForwardPass
 from llmtune_plugin_hf._isolation import (
@@ -23,7 +24,7 @@ from llmtune_plugin_hf._isolation import (
     keeps_apart,
     mixes_samples,
 )
-from llmtune_plugin_hf._loop import Loop
+from llmtune_plugin_hf._loop import Loop, steps_done
 from llmtune_plugin_hf._memory import Plan, keep_freed_memory
 from llmtune_plugin_hf._passes import Passes
 from llmtune_plugin_hf._sequence_parallel import SequenceParallel
@@ -49,12 +50,18 @@ class HfTrainer(Trainer):
             checkpoint.clean(job.folder)
         set_seed(job.training.seed + loop.args.process_index)  # each rank draws dropout masks of its own
         recorded = same_run(job) if writes else contextlib.nullcontext()
+        trained, before = Trained(job.model), steps_done(job.resume_from)
         closing = contextlib.closing(loop.progress)  # what an error says begins on a line of its own
         with stop_requests() as request, warnings.catch_warnings(), recorded, closing:
             # Accelerate passes --ddp_broadcast_buffers on under a name that torch 2.13 deprecates.
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             loop.add_callback(StopWhenAsked(request))
             output = loop.train(resume_from_checkpoint=str(job.resume_from) if job.resume_from else None)
+        if loop.state.global_step > before and not trained.has_changed() and ranks.is_first():
+            print(
+                f"warning: training changed nothing: all updates of {loop.state.global_step - before} steps were zero"
+            )
+            print("  raise --learning_rate, or see whether --sft_type and --target_modules train what you mean")
         loop.passes.forward.attention.remove(base_of(job.model))
         return RunResult(
             steps=loop.state.global_step,
