@@ -153,7 +153,7 @@ def result_line(row: Row, response: str) -> dict[str, Any]:
     """
     turns = row["messages"]
     asked = question(row)["messages"]
-    line = {
+    line: dict[str, Any] = {
         "query": asked[-1]["content"],
         "response": response,
         "label": _label(turns[-1]) if len(asked) < len(turns) else None,

@@ -119,10 +119,22 @@ def _make_room(model: Any, tokenizer: Any) -> None:
     """Give a vector to every token: some tokenizers have tokens that the published model lacks."""
     rows = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
-        model.resize_token_embeddings(len(tokenizer))
+        resize_vocabulary(model, len(tokenizer))
+        head = "" if model.config.get_text_config().tie_word_embeddings else " lm_head"
         print(
-            f"note: the tokenizer has {len(tokenizer) - rows} tokens more than the model: new vectors", file=sys.stderr
+            f"warning: the tokenizer has {len(tokenizer) - rows} tokens more than the model, which get new vectors; a "
+            f"run with adapters leaves them as they are unless it has --modules_to_save EMBEDDING{head}",
+            file=sys.stderr,
         )
+
+
+def resize_vocabulary(model: Any, rows: int) -> None:
+    """Add vectors for new tokens, drawn around the mean of those there are: the same ones whenever it is asked."""
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model.resize_token_embeddings(rows)
 
 
 def _native_config(folder: Path, options: LoadOptions) -> Any:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmtune.errors import UsageError
 from llmtune.interfaces.tuner import Tuner
+from llmtune.model.same_answers import check_same_answers, probe_logits
 from llmtune.pipelines.prepare import Prepared, find_model, load_model, make_quantizer, prepare
 from llmtune.pipelines.trained import checkpoint_folder, is_whole, trained_template
 from llmtune.specs import LoadedModel
@@ -55,6 +57,7 @@ def merged(prepared: Prepared[Any]) -> LoadedModel:
     with checkpoint.writing(final) as staged:
         loaded.model.save_pretrained(staged)
         files.write(staged)
+        loaded.model = _read_again(loaded.model, staged)
     prepared.run.say(f"merged model: {final}\ntry it: llmtune infer --ckpt_dir {final}")
     return loaded
 
@@ -68,8 +71,23 @@ def load_merged(prepared: Prepared[Any]) -> LoadedModel:
     loaded = load_model(prepared, find_model(prepared), weights=True)
     loaded.model = _unquantized(prepared, loaded.model)
     tuner: Tuner = prepared.provide("llmtune_create_tuner", "tuner")
-    loaded.model = tuner.merge(tuner.load(loaded.model, folder))
+    adapted = tuner.load(loaded.model, folder)
+    expected = probe_logits(adapted)
+    loaded.model = tuner.merge(adapted)
+    check_same_answers(expected, probe_logits(loaded.model), loaded.model.dtype, f"merging {folder}")
     return loaded
+
+
+def _read_again(model: Any, folder: Path) -> Any:
+    """Return the model as it was written: what its files lost or tied is found before it is called done."""
+    expected, dtype, device = probe_logits(model), model.dtype, model.device
+    placed = {"device_map": model.hf_device_map} if hasattr(model, "hf_device_map") else {}
+    kind = type(model)
+    del model
+    written = kind.from_pretrained(folder, dtype=dtype, **placed)
+    written = written if placed else written.to(device)
+    check_same_answers(expected, probe_logits(written), dtype, f"writing {folder.name}")
+    return written
 
 
 def _unquantized(prepared: Prepared[Any], model: Any) -> Any:
@@ -83,7 +101,11 @@ def _unquantized(prepared: Prepared[Any], model: Any) -> Any:
             "base as it was published",
             file=sys.stderr,
         )
-        return quantizer.dequantize(model)
+        # Of a copy: on CPUs bitsandbytes repacks weights when it first answers, and does not unpack those again.
+        expected = probe_logits(copy.deepcopy(model))
+        plain = quantizer.dequantize(model)
+        check_same_answers(expected, probe_logits(plain), "bfloat16", f"unpacking the base in {bits} bits")
+        return plain
     method = getattr(getattr(model.config, "quantization_config", None), "quant_method", None)
     if method is not None:
         raise UsageError(

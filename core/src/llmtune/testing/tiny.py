@@ -38,7 +38,15 @@ def tiny_tokenizer() -> Any:
     )
 
 
-def tiny_model(folder: Path, *, seed: int = 0, hidden_size: int = HIDDEN, initializer_range: float = 0.02) -> Path:
+def tiny_model(
+    folder: Path,
+    *,
+    seed: int = 0,
+    hidden_size: int = HIDDEN,
+    initializer_range: float = 0.02,
+    layers: int = LAYERS,
+    tied: bool = False,
+) -> Path:
     """Write a Llama of 2 layers, float32 (35 thousand parameters at width 32) with its tokenizer into `folder`.
 
     With a wide `initializer_range` its frozen head can tell tokens apart, so that adapters have something to learn.
@@ -52,7 +60,8 @@ def tiny_model(folder: Path, *, seed: int = 0, hidden_size: int = HIDDEN, initia
         vocab_size=len(tokenizer),
         hidden_size=hidden_size,
         intermediate_size=2 * hidden_size,
-        num_hidden_layers=LAYERS,
+        num_hidden_layers=layers,
+        tie_word_embeddings=tied,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=512,

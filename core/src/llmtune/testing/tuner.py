@@ -222,6 +222,17 @@ class TunerTests:
         raise AssertionError(f"{problem}: raise llmtune.api.CheckpointError and name the missing file")
 
     def test_a_merged_model_answers_the_same_and_is_plain(self, tuner: Tuner, prepared: Any, saved: Path) -> None:
+        self._check_merge(tuner, prepared, saved)
+
+    def test_a_merged_model_over_tied_embeddings_answers_the_same(
+        self, tuner: Tuner, tmp_path: Path, saved: Path
+    ) -> None:
+        if self.mergeable:
+            tied = tiny_model(tmp_path / "tied", hidden_size=64, initializer_range=0.2, tied=True)
+            torch.manual_seed(0)
+            self._check_merge(tuner, tuner.prepare(load_tiny(tied).model), saved)
+
+    def _check_merge(self, tuner: Tuner, prepared: Any, saved: Path) -> None:
         from transformers import AutoModelForCausalLM
 
         Training(tuner, prepared, learning_rate=1e-3).fit(5)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import warnings
 from abc import abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmtune.errors import CheckpointError
 from llmtune.interfaces.tuner import Tuner
+from llmtune.model.load import resize_vocabulary
 from llmtune.model.target_layers import cannot_adapt, modules_to_save, target_modules
 from llmtune.specs import LoadOptions, RunContext
 
@@ -72,7 +73,8 @@ class PeftTuner(Tuner):
         from peft import PeftModel
 
         self.check_folder(folder)
-        with _missing_weights_raise(folder):
+        _make_room(model, folder)
+        with _misfits_raise(folder):
             loaded = PeftModel.from_pretrained(model, folder, is_trainable=trainable)
         return self._in_stored_precision(loaded, folder)
 
@@ -81,7 +83,13 @@ class PeftTuner(Tuner):
         from peft import load_peft_weights, set_peft_model_state_dict
 
         model = self.with_precision(model)
-        set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"), adapter_name=name)
+        stored = load_peft_weights(str(folder), device="cpu")
+        unexpected = set_peft_model_state_dict(model, stored, adapter_name=name).unexpected_keys
+        left_over = sorted(key for key in unexpected if not _is_copy(key, stored))
+        if left_over:
+            raise _misfit(
+                folder, f"{len(left_over)} of its {len(stored)} tensors have no place in it, first {left_over[0]}"
+            )
         return model
 
     def check_folder(self, folder: Path) -> None:
@@ -104,11 +112,17 @@ class PeftTuner(Tuner):
             raise CheckpointError(problem, fix="check --sft_type")
 
     def merge(self, model: Any) -> Any:
-        return model.merge_and_unload()
+        _untie(model.get_base_model())
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Input and output embeddings are no longer tied")  # as it is meant
+            merged = model.merge_and_unload()
+        if _ties(merged.config) and not _shares_its_head(merged):
+            _set_untied(merged.config)  # else what is read from its files would share one of the two again
+        return merged
 
     def add(self, model: Any, folder: Path, name: str) -> Any:
         self.check_folder(folder)
-        with _missing_weights_raise(folder):
+        with _misfits_raise(folder):
             model.load_adapter(folder, adapter_name=name)
         return self._in_stored_precision(model, folder, name)
 
@@ -123,16 +137,79 @@ def _trains_a_tied_embedding(model: Any, modules_to_save: Collection[str]) -> bo
     return head is not None and head.weight is embedding.weight and any(module is embedding for module in trained)
 
 
+def _shares_its_head(model: Any) -> bool:
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    return head is None or _weight(head) is _weight(embedding)
+
+
+def _weight(layer: Any) -> Any:
+    return getattr(layer, "base_layer", layer).weight
+
+
+def _untie(model: Any) -> None:
+    """Give the head a weight of its own where an adapter changes it or the embedding alone: merged, it changes one."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if (
+        head is not None
+        and _shares_its_head(model)
+        and any(isinstance(one, BaseTunerLayer) for one in (embedding, head))
+    ):
+        layer = getattr(head, "base_layer", head)
+        layer.weight = type(layer.weight)(layer.weight.detach().clone(), requires_grad=False)
+        _set_untied(model.config)
+
+
+def _ties(config: Any) -> bool:
+    return bool(getattr(config.get_text_config(), "tie_word_embeddings", False))
+
+
+def _set_untied(config: Any) -> None:
+    config.tie_word_embeddings = config.get_text_config().tie_word_embeddings = False
+
+
 @contextmanager
-def _missing_weights_raise(folder: Path) -> Iterator[None]:
-    """peft only warns where an adapter has no weights for a layer that it names."""
+def _misfits_raise(folder: Path) -> Iterator[None]:
+    """peft only warns where an adapter has no weights for a layer that it names; torch lists all that differ."""
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Found missing adapter keys")
         try:
             yield
         except UserWarning as warning:
-            problem = f"the adapter in {folder} does not fit this base model: {str(warning).partition('.')[0]}"
-            raise CheckpointError(problem, fix="choose the base model that it was trained on") from warning
+            raise _misfit(folder, str(warning).partition(".")[0]) from warning
+        except RuntimeError as error:
+            if "size mismatch" not in str(error):
+                raise
+            first = next(line.strip() for line in str(error).splitlines() if "size mismatch" in line)
+            raise _misfit(folder, first.rstrip(".")) from error
+
+
+def _misfit(folder: Path, why: str) -> CheckpointError:
+    problem = f"the adapter in {folder} does not fit this base model: {why}"
+    return CheckpointError(problem, fix="choose the base model that it was trained on")
+
+
+def _is_copy(key: str, stored: Mapping[str, Any]) -> bool:
+    """Whether a tensor is there under its plain name too: peft stores a resized layer that is trained whole twice."""
+    other = stored.get(key.replace(".modules_to_save.", "."))
+    return key.count(".modules_to_save.") == 1 and other is not None and bool((other == stored[key]).all())
+
+
+def _make_room(model: Any, folder: Path) -> None:
+    """Give the base the rows of the larger vocabulary that the adapter was trained with; they are in its file."""
+    from safetensors import safe_open
+
+    file, embedding = folder / "adapter_model.safetensors", model.get_input_embeddings()
+    name = next((name for name, module in model.named_modules() if module is embedding), None)
+    if name is None or not file.is_file():
+        return
+    with safe_open(file, "pt") as stored:
+        shapes = {key: stored.get_slice(key).get_shape() for key in stored.keys()}  # noqa: SIM118 - no mapping
+    rows = shapes.get(f"base_model.model.{name}.weight", [0])[0]
+    rows = max(rows, shapes.get(f"base_model.model.{name}.lora_embedding_A", [0])[-1])
+    if rows > embedding.weight.shape[0]:
+        resize_vocabulary(model, rows)
 
 
 def keep_whole_layers_in_fp32(model: Any) -> Any:
