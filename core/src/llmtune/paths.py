@@ -1,9 +1,24 @@
-"""Paths as users write them."""
+"""Paths as users write them, and folders that several processes make at once."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+
+def put_in_place(staged: Path, final: Path) -> Path:
+    """Move a complete folder to where all processes look for it; return `final`. The first one there stays.
+
+    `staged` must be this process's own, on the same file system. What is complete is never removed: another process
+    may be reading it.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        staged.rename(final)
+    except OSError:
+        if not final.is_dir():
+            raise
+    return final
 
 
 def user_path(text: str | os.PathLike[str]) -> Path:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from importlib.metadata import version
 
+from llmtune.config import environment
 from llmtune.config.commands import CommandConfig
 from llmtune.config.environment import world
 
@@ -173,8 +174,8 @@ def _upload(config: CommandConfig) -> Iterator[str]:
     repo = config.get("hub_model_id")
     if repo is not None and not re.fullmatch(_REPOSITORY, repo):
         yield f"--hub_model_id takes NAME or OWNER/NAME of letters, digits, '.', '_' and '-', found {repo!r}"
-    if config.get("offline"):
-        yield "--push_to_hub uploads, and --offline opens no connection"
+    if offline := "--offline" if config.get("offline") else environment.offline():
+        yield f"--push_to_hub uploads, and {offline} opens no connection"
     if config.get("save_strategy") == "no":
         yield "--push_to_hub uploads checkpoints, and --save_strategy no writes none"
     strategy = config.get("push_hub_strategy")

@@ -9,7 +9,10 @@ from pathlib import Path
 from llmtune.errors import UsageError
 
 _TOKENS = ("HF_TOKEN", "MODELSCOPE_API_TOKEN")
+_ON = frozenset(("1", "ON", "YES", "TRUE"))
+"""What huggingface_hub takes for true."""
 _RECORDED = (
+    *("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"),
     *("CUDA_VISIBLE_DEVICES", "USE_HF", "LLMTUNE_HUB", "LLMTUNE_ONLY_PLUGINS", "LLMTUNE_DISABLE_PLUGINS"),
     *("NPROC_PER_NODE", "NNODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE"),
 )
@@ -44,6 +47,12 @@ def preferred_hub() -> str | None:
     if os.environ.get("USE_HF", "").lower() in ("1", "true"):
         return "huggingface"
     return os.environ.get("LLMTUNE_HUB") or None
+
+
+def offline() -> str | None:
+    """HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE, the libraries' own way to open no connection; None where none is set."""
+    names = (name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if os.environ.get(name))
+    return next((f"{name}={os.environ[name]}" for name in names if os.environ[name].upper() in _ON), None)
 
 
 def cache_folder() -> Path:

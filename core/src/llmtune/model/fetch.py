@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from llmtune.config import environment
 from llmtune.errors import HubUnreachable, NotInCache, PluginFailed, UnknownName, UsageError
 from llmtune.interfaces.hub import Hub
 from llmtune.plugins.catalogue import Catalogue, Entry
@@ -30,7 +31,9 @@ class Fetcher:
     """Fetches models and datasets for one run."""
 
     def __init__(self, manager: PluginManager, run: RunContext, *, hub: str | None, offline: bool) -> None:
-        self.manager, self.run, self.offline = manager, run, offline
+        self.manager, self.run = manager, run
+        self.offline = "--offline" if offline else environment.offline()
+        """What keeps this run from opening connections, None where nothing does."""
         self.hub = hub
         """The hub that the user chose, None for each in turn."""
 
@@ -60,7 +63,7 @@ class Fetcher:
             tried = ", ".join(f"{entry.name}:{repo}" for entry, repo in candidates)
             raise NotInCache(
                 f"{kind} {name!r} is not in the cache ({tried})",
-                fix="run once without --offline, or name a local folder",
+                fix=f"run once without {self.offline}, or name a local folder",
             )
         return self._first_that_answers(name, candidates, how)
 

