@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from command_line import Llmtune
+from transformers import AutoTokenizer
 
 from llmtune.testing.tiny import tiny_model
 
@@ -109,3 +110,37 @@ def test_datasets_of_a_flag_are_known_by_name(
     given = str(tmp_path / "info.json") if form == "file" else info
     result = llmtune("inspect", *model, "--dataset", "mine", "--custom_dataset_info", given)
     assert (result.code, "That." in result.out) == (0, True), result.err
+
+
+@pytest.mark.parametrize("written", ["{0}", "{0}#3", "{1},{0}"])
+def test_a_comma_in_the_path_of_a_file_is_no_border(
+    llmtune: Llmtune, model: tuple[str, ...], tmp_path: Path, written: str
+) -> None:
+    (tmp_path / "a, b").mkdir()
+    path, other = tmp_path / "a, b" / "c,d.jsonl", tmp_path / "other.jsonl"
+    path.write_text("\n".join(GOOD))
+    other.write_text("\n".join(GOOD))
+    selector = written.format(path, other)
+    run_file = tmp_path / "run.json"
+    run_file.write_text(json.dumps({"dataset": [selector]}))
+    expected = f" {3 if '#' in written else 5 * len(written.split(',{'))} to train on"
+    for flags in (("--dataset", selector), (str(run_file),)):
+        result = llmtune("sft", *flags, *model, "--dry_run", "--dataset_test_ratio", "0")
+        assert (result.code, expected in result.out) == (0, True), result
+
+
+def test_a_tokenizer_with_several_chat_templates_keeps_them_in_its_checkpoints(
+    llmtune: Llmtune, ten: Path, tmp_path: Path
+) -> None:
+    folder = tiny_model(tmp_path / "named")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    turns = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
+    turns += "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    tokenizer.chat_template = {"default": turns, "tool_use": "{% if tools %}{{ tools | tojson }}{% endif %}" + turns}
+    tokenizer.save_pretrained(folder)
+    flags = ("--model_id_or_path", str(folder), "--template_type", "jinja", "--check_dataset_strategy", "discard")
+    flags += ("--add_output_dir_suffix", "false", "--output_dir", str(tmp_path / "out"))
+    result = llmtune("sft", *flags, "--dataset", str(ten))
+    assert result.code == 0, result.err
+    saved = AutoTokenizer.from_pretrained(tmp_path / "out" / "checkpoint-1")
+    assert saved.chat_template == tokenizer.chat_template

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from llmtune.config.data import split_names
 from llmtune.config.flags import Given, Words
 from llmtune.errors import UsageError
 
@@ -84,5 +85,5 @@ def _as_list(value: Any) -> list[Any]:
 
 def _selectors(form: str, value: Any) -> Iterator[str]:
     for item in _as_list(value):
-        words = str(item).split(",") if "#" not in form else [str(item)]
+        words = split_names(str(item)) if "#" not in form else [str(item)]
         yield from (form.format(word) for word in words if word not in ("", "None", "null", "0"))

@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from llmtune.config.section import Section, named
+from llmtune.paths import user_path
 
 
 def _split_commas(value: object) -> object:
-    """`--dataset a,b c` names three datasets, as in SWIFT."""
     if isinstance(value, str):
         value = [value]
     if isinstance(value, list):
-        return [part for item in value for part in (item.split(",") if isinstance(item, str) else [item]) if part != ""]
+        return [part for item in value for part in (split_names(item) if isinstance(item, str) else [item])]
     return value
+
+
+def split_names(text: str) -> list[str]:
+    """`--dataset a,b c` names three datasets, as in SWIFT; a comma in a path that exists is no border."""
+    parts, found = text.split(","), []
+    while parts:
+        count = next((count for count in range(len(parts), 1, -1) if _exists(",".join(parts[:count]))), 1)
+        found.append(",".join(parts[:count]))
+        parts = parts[count:]
+    return [name for name in found if name != ""]
+
+
+def _exists(selector: str) -> bool:
+    path = user_path(re.sub(r"#\d+$", "", selector))
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 Selectors = Annotated[list[str], BeforeValidator(_split_commas)]

@@ -54,6 +54,10 @@ class Template(ABC):
     def jinja(self) -> str:
         """Return the same format as a `chat_template` of transformers."""
 
+    def carried(self) -> str | dict[str, str]:
+        """Return what the tokenizers of checkpoints carry: `jinja`, or several by their names."""
+        return self.jinja()
+
 
 def _encoded_or_error(template: Template, row: Row) -> Encoded | DataError:
     try:

@@ -47,6 +47,8 @@ class CarriedTemplate(Template):
                 fix="--template_type NAME (llmtune templates lists them); base models: default-generation",
             )
         self.tokenizer, self.default_system = tokenizer, default_system
+        self._source: str | dict[str, str] = tokenizer.chat_template
+        """One, or several by their names: transformers takes `tool_use` for rows with tools, `default` for others."""
         self.spec = (name, tokenizer.chat_template, default_system)
         self.vocabulary = Vocabulary(tokenizer)
         self.stop_words: list[str] = []
@@ -83,7 +85,11 @@ class CarriedTemplate(Template):
         return self.stop_token_ids()[-1:]
 
     def jinja(self) -> str:
-        return str(self.tokenizer.chat_template)
+        carried = self._source
+        return carried if isinstance(carried, str) else carried["default"]
+
+    def carried(self) -> str | dict[str, str]:
+        return self._source
 
     # --- rendering --------------------------------------------------------------------------------
 

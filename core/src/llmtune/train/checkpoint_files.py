@@ -36,7 +36,7 @@ class CheckpointFiles:
         self.arguments, self.spec, self.tokenizer = arguments, spec, tokenizer
         self.generation = generation_config(generation, template, tokenizer)
         if same_ids(template, tokenizer):
-            tokenizer.chat_template = template.jinja()
+            tokenizer.chat_template = template.carried()
         else:
             tokenizer.chat_template = None
             print(

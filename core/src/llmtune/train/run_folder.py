@@ -62,7 +62,7 @@ def held(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     except Timeout as error:
         raise UsageError(
             f"another run ({_read(owner) or 'of an unknown process'}) writes into {folder}",
-            fix="wait for it, or choose another --output_dir (each run has its own without --add_output_dir_suffix false)",
+            fix="wait for it, or choose another --output_dir; with --add_output_dir_suffix each run has its own",
         ) from error
     try:
         if gone := _read(owner):
