@@ -23,6 +23,17 @@ def auto_dtype(preferred: str | None = None) -> tuple[str, str]:
     return "fp32", "the CPU lacks bf16"
 
 
+def described_processes(count: int) -> str:
+    """Return how many processes compute, each on what: "2 processes, each on one NVIDIA H200"."""
+    import torch
+
+    processes = "1 process" if count == 1 else f"{count} processes, each"
+    if torch.cuda.is_available():
+        return f"{processes} on one {torch.cuda.get_device_name()}"
+    threads = torch.get_num_threads()
+    return f"{processes} on the CPU with {threads} thread{'s' if threads > 1 else ''}"
+
+
 def device_count() -> int:
     """Return how many devices a model can be spread over: the GPUs, or the CPU alone."""
     import torch

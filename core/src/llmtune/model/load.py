@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
@@ -113,6 +114,24 @@ def _has_safetensors(folder: Path, options: LoadOptions) -> bool:
         fix="download it again; where the hub has pickled weights alone (*.bin), download those yourself, name the "
         "folder with --model_id_or_path and add --read_pickled_weights true",
     )
+
+
+def _check_shards(folder: Path, options: LoadOptions) -> None:
+    """Raise `UsageError` where an index names files that are not there, before anything else takes time.
+
+    Without `options.weights` none of them may have been fetched.
+    """
+    for index in folder.glob("*.safetensors.index.json"):
+        try:
+            named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
+            raise UsageError(f"{index} cannot be read: {error}", fix="download it again") from error
+        missing = sorted(name for name in named if not (folder / str(name)).is_file())
+        if missing and (options.weights or len(missing) < len(named)):
+            raise UsageError(
+                f"{folder} lacks {len(missing)} of the {len(named)} files of its weights, first {missing[0]}",
+                fix="download the model again",
+            )
 
 
 def _make_room(model: Any, tokenizer: Any) -> None:
@@ -231,7 +250,16 @@ def _attention(use_flash_attn: bool | None) -> str | None:
 
 
 def _check_folder(folder: Path, options: LoadOptions, layout: Layout | None) -> None:
-    """Raise `UsageError` for a folder without a model, or whose model is code that nobody allowed to run."""
+    """Raise `UsageError` for a folder without a model, with half of one or an adapter beside it, or whose model is code
+    that nobody allowed to run.
+    """
+    if (folder / "adapter_config.json").is_file() and (folder / "config.json").is_file():
+        raise UsageError(
+            f"{folder} holds a model and an adapter (adapter_config.json): which of them is meant?",
+            fix="move adapter_config.json and adapter_model.safetensors to a folder of their own; --ckpt_dir names it "
+            "to use the adapter",
+        )
+    _check_shards(folder, options)
     if "auto_map" not in read_config(folder) or layout is not None or options.trust_remote_code:
         return
     from transformers import AutoConfig

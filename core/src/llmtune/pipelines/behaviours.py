@@ -20,6 +20,20 @@ _FLAGS = {
 """Kind -> the flag that names one."""
 
 
+_VARIANTS = {
+    "qlora": "--sft_type lora --quantization_bit 4",
+    "dora": "--sft_type lora --use_dora true",
+    "qdora": "--sft_type lora --use_dora true --quantization_bit 4",
+    "rslora": "--sft_type lora --use_rslora true",
+    "pissa": "--sft_type lora --init_lora_weights pissa",
+    "lora+": "--sft_type lora --lora_lr_ratio 16",
+    "loraplus": "--sft_type lora --lora_lr_ratio 16",
+    "qgalore": "--sft_type full --use_galore true --galore_quantization true",
+    "freeze": "--sft_type full --freeze_parameters 0.9",
+}
+"""What other programs call a tuner of its own -> the flags that say it here; the nearest name would mislead."""
+
+
 def find_behaviours(
     config: CommandConfig, catalogue: Catalogue, problems: Problems
 ) -> tuple[dict[str, Entry], list[Entry]]:
@@ -97,6 +111,8 @@ def _find(kind: str, name: str, config: CommandConfig, catalogue: Catalogue) -> 
         return catalogue.find(kind, name)
     except UnknownName as error:
         error.problem = f"--{flag}: {error.problem}"
+        if kind == "tuner" and name.lower() in _VARIANTS:
+            error.fix = f"write {_VARIANTS[name.lower()]}"
         raise
 
 

@@ -18,6 +18,7 @@ from llmtune.errors import CheckpointError, Interrupted
 from llmtune.interfaces.template import Template
 from llmtune.interfaces.trainer import RunResult, Trainer, TrainingJob
 from llmtune.interfaces.tuner import Tuner, trainable_parameters
+from llmtune.model.device import described_processes
 from llmtune.model.memory import device_memory, training_bytes
 from llmtune.paths import user_path
 from llmtune.pipelines.behaviours import switches
@@ -57,6 +58,7 @@ def sft(config: SftConfig, catalogue: Catalogue, *, command: str = "sft") -> Run
     with ranks.first_alone():  # before they are connected: no timeout of a process group bounds it
         inputs = read_inputs(prepared)
     tuner = make_tuner(prepared, inputs)
+    prepared.run.say(f"training: {described_processes(prepared.run.world_size)}")
     with ranks.joined(prepared.config.distributed.ddp_backend):
         if prepared.config.rehearsal.dry_run:
             show_dry_run(prepared, inputs, tuner)
