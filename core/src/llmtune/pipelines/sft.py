@@ -14,6 +14,9 @@ from llmtune import __version__
 from llmtune.config import environment
 from llmtune.config.commands import SftConfig
 from llmtune.config.saving import SavingSection
+from llmtune.data import identity
+from llmtune.data.encode import tokenizer_identity
+from llmtune.data.stream import Stream
 from llmtune.errors import CheckpointError, Interrupted
 from llmtune.interfaces.template import Template
 from llmtune.interfaces.trainer import RunResult, Trainer, TrainingJob
@@ -57,6 +60,8 @@ def sft(config: SftConfig, catalogue: Catalogue, *, command: str = "sft") -> Run
     destination = destination_of_run(prepared)
     with ranks.first_alone():  # before they are connected: no timeout of a process group bounds it
         inputs = read_inputs(prepared)
+    if resumed is not None:
+        identity.check(resumed.parent, facts_of(prepared, inputs), inputs.data.rows and inputs.data.rows())
     tuner = make_tuner(prepared, inputs)
     prepared.run.say(f"training: {described_processes(prepared.run.world_size)}")
     with ranks.joined(prepared.config.distributed.ddp_backend):
@@ -64,6 +69,7 @@ def sft(config: SftConfig, catalogue: Catalogue, *, command: str = "sft") -> Run
             show_dry_run(prepared, inputs, tuner)
             return None
         with run_folder(prepared, inputs, resumed) as folder, uploads(prepared, destination, folder) as uploaded:
+            watch_stream(inputs.data, folder)
             model = load_trainable(prepared, inputs, tuner, start)
             trainer: Trainer = prepared.provide("llmtune_create_trainer", "trainer")
             ended = trainer.fit(training_job(prepared, inputs, model, tuner, folder, resumed, uploaded))
@@ -134,6 +140,21 @@ def make_tuner(prepared: Prepared[SftConfig], inputs: Inputs) -> Tuner:
     if inputs.skeleton is not None:
         inputs.skeleton = tuner.prepare(inputs.skeleton)
     return tuner
+
+
+def facts_of(prepared: Prepared[SftConfig], inputs: Inputs) -> dict[str, Any]:
+    """Return what a run is made of besides its settings and rows."""
+    whole = prepared.choices.behaviours["tuner"].facts.get("saves") == "model"  # its checkpoints hold all weights
+    return {
+        "tokenizer": tokenizer_identity(inputs.tokenizer).hex(),
+        "weights": {} if whole else identity.weights_identity(inputs.spec.folder),
+    }
+
+
+def watch_stream(data: TrainingData, folder: Path) -> None:
+    """Compare the rows of a stream with those that the run has read before, while they are read again."""
+    if isinstance(data.train, Stream):
+        data.train.lines = identity.watched(data.train.lines, folder, writes=ranks.is_first())
 
 
 def without_weights(loaded: LoadedModel, dtype: str) -> Any:
@@ -215,6 +236,9 @@ def run_folder(prepared: Prepared[SftConfig], inputs: Inputs, resumed: Path | No
         with_folder(prepared, folder)
         prepared.run.say(f"run folder: {folder}")
         with _recorded(prepared, inputs, folder):
+            if resumed is None and ranks.is_first():
+                rows = inputs.data.rows
+                identity.write(folder, facts_of(prepared, inputs), rows() if rows else ())
             yield folder
 
 

@@ -43,6 +43,8 @@ class TrainingData:
     """Tokens of each of `train`, where they are known; in a dry run those of a stream's first rows."""
     sources: Callable[[int], list[str]] | None = None
     """Number of a sample of `train` -> where its rows came from; None for a stream, whose samples say it."""
+    rows: Callable[[], Iterator[Line]] | None = None
+    """Starts to read all rows that the run is made of, in its order; None for a stream."""
     max_dropped: int = field(default=0)
     """Rows that may turn out to be unusable while the model trains."""
 
@@ -87,6 +89,7 @@ def _eager(prepared: Prepared[SftConfig], rows: Rows, encoder: Encoder, report: 
 
     if not config.preprocessing.packing:
         return TrainingData(
+            rows=_identity_rows(prepared, rows),
             train=train,
             validation=validation,
             steps=planned_steps(prepared, len(train)),
@@ -102,6 +105,7 @@ def _eager(prepared: Prepared[SftConfig], rows: Rows, encoder: Encoder, report: 
     )
     packed = PackedRows(train, packs)
     return TrainingData(
+        rows=_identity_rows(prepared, rows),
         train=packed,
         validation=validation,
         steps=planned_steps(prepared, len(packed)),
@@ -111,6 +115,12 @@ def _eager(prepared: Prepared[SftConfig], rows: Rows, encoder: Encoder, report: 
         lengths=array("i", (int(train.lengths[one].sum()) for one in packs)),
         sources=lambda number: [source_of(one) for one in packs[number]],
     )
+
+
+def _identity_rows(prepared: Prepared[SftConfig], rows: Rows) -> Callable[[], Iterator[Line]]:
+    """What is validated with belongs to it where it is split off the training data."""
+    split_off = [] if prepared.choices.validation else [rows.validation]
+    return lambda: chain.from_iterable(part.lines() for part in (rows.train, *split_off))
 
 
 def _questions(prepared: Prepared[SftConfig], validation: Selection) -> Selection | None:
@@ -130,6 +140,7 @@ def _lazy(prepared: Prepared[SftConfig], rows: Rows, encoder: Encoder, report: D
     report.train, report.validation, report.duplicates = len(rows.train), len(validation), rows.train.copies()
     _show(prepared, report)
     return TrainingData(
+        rows=_identity_rows(prepared, rows),
         train=LazyRows(rows.train, encoder),
         validation=validation,
         lengths=tried,
