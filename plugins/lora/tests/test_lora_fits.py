@@ -4,10 +4,11 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 
-from llmtune.errors import CheckpointError
+from llmtune.errors import CheckpointError, UsageError
 from llmtune.model.same_answers import check_same_answers, probe_logits
+from llmtune.model.target_layers import frozen_experts
 from llmtune.testing import create, load_tiny, one_thread, run_context, tiny_model
 from llmtune.testing.tuner import fit
 
@@ -122,3 +123,43 @@ def test_new_vectors_are_the_same_whenever_the_model_is_loaded_and_the_flag_is_n
     assert not torch.equal(first[-1], first[-2])
     assert "2 tokens more than the model" in (said := capsys.readouterr().err)
     assert "--modules_to_save EMBEDDING lm_head" in said
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory):
+    """A model whose experts are parameters of three dimensions."""
+    config = Qwen3MoeConfig(
+        vocab_size=259,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        head_dim=8,
+        num_key_value_heads=2,
+        intermediate_size=64,
+        moe_intermediate_size=16,
+        num_experts=4,
+        num_experts_per_tok=2,
+        mlp_only_layers=[1],
+    )
+    folder = tiny_model(tmp_path_factory.mktemp("mixture"))
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("words", [["ALL"], ["q_proj", "down_proj"], ["up_proj"]], ids=" ".join)
+def test_words_that_mean_experts_which_no_adapter_reaches_are_refused(mixture, words):
+    with pytest.raises(UsageError, match=f"--target_modules {words[-1]}: the experts of this model") as refused:
+        lora(target_modules=words).prepare(load_tiny(mixture).model)
+    advised = refused.value.fix.split(" trains")[0].split()[1:]
+    assert advised == ["k_proj", "o_proj", "q_proj", "v_proj"]
+    lora(target_modules=advised).prepare(load_tiny(mixture).model)
+
+
+def test_experts_that_stay_as_they_are_are_told_with_their_share(mixture):
+    model = load_tiny(mixture).model
+    assert frozen_experts(model) == ""
+    adapted = lora(target_modules=["q_proj"]).prepare(model)
+    experts = sum(one.numel() for name, one in adapted.named_parameters() if ".experts." in name)
+    share = experts / sum(one.numel() for one in adapted.parameters())
+    assert f"the experts ({share:.0%} of the parameters) stay as they are" in frozen_experts(adapted)
+    assert frozen_experts(load_tiny(tiny_model(mixture / "dense")).model) == ""

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from llmtune.errors import UsageError
+from llmtune.interfaces.tuner import parameter_size
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,6 +20,7 @@ def target_modules(wanted: Sequence[str], family_default: Sequence[str] | None, 
     DEFAULT and AUTO mean the family's list (all linear layers when it states none), ALL every linear
     layer but the output head, EMBEDDING the input embedding.
     """
+    _check_experts(wanted, model)
     names: set[str] = set()
     for word in wanted:
         if word in ("DEFAULT", "AUTO"):
@@ -45,6 +47,44 @@ def modules_to_save(wanted: Sequence[str], model: nn.Module) -> list[str]:
             names.add(word)
     _check_present(names, model, "--modules_to_save")
     return sorted(names)
+
+
+def expert_parameters(model: Any) -> dict[str, nn.Parameter]:
+    """Return name -> parameter that holds a matrix of every expert at once, (experts, rows, columns).
+
+    transformers 5 keeps experts so: they are no layers, and adapters of layers pass them over.
+    """
+    config = model.config.get_text_config()
+    said = {name: value for name, value in vars(config).items() if "expert" in name and type(value) is int}
+    counts = set(said.values()) - {0, 1}
+    found = {name: one for name, one in model.named_parameters() if one.ndim == 3 and one.shape[0] in counts}
+    convolutions = {name for name, module in model.named_modules() if type(module).__name__.startswith("Conv")}
+    return {name: one for name, one in found.items() if name.rpartition(".")[0] not in convolutions}
+
+
+def frozen_experts(model: Any) -> str:
+    """Return a line about experts that stay as they are although the model is trained; empty where none do."""
+    experts = expert_parameters(model)
+    if not experts or any(parameter.requires_grad for parameter in experts.values()):
+        return ""
+    share = sum(map(parameter_size, experts.values())) / sum(map(parameter_size, model.parameters()))
+    return f"the experts ({share:.0%} of the parameters) stay as they are: no adapter reaches them"
+
+
+def _check_experts(wanted: Sequence[str], model: Any) -> None:
+    """Raise `UsageError` for words that mean experts as well, which no adapter reaches."""
+    experts = {name.rpartition(".")[2] for name in expert_parameters(model)}
+    if not experts:
+        return
+    if "gate_up_proj" in experts:
+        experts |= {"gate_proj", "up_proj"}
+    meant = [word for word in wanted if word == "ALL" or word in experts]
+    if meant:
+        others = [name for name in linear_layers(model) if name not in experts]
+        raise UsageError(
+            f"--target_modules {' '.join(meant)}: the experts of this model are no layers, and no adapter reaches them",
+            fix=f"--target_modules {' '.join(others)} trains the other layers alone; --sft_type full trains experts",
+        )
 
 
 def decoder_layers(model: Any) -> tuple[str, nn.ModuleList]:

@@ -23,6 +23,7 @@ from llmtune.interfaces.trainer import RunResult, Trainer, TrainingJob
 from llmtune.interfaces.tuner import Tuner, trainable_parameters
 from llmtune.model.device import described_processes
 from llmtune.model.memory import device_memory, training_bytes
+from llmtune.model.target_layers import frozen_experts
 from llmtune.paths import user_path
 from llmtune.pipelines.behaviours import switches
 from llmtune.pipelines.data import load_rows, make_encoder, new_report
@@ -170,6 +171,8 @@ def load_trainable(prepared: Prepared[SftConfig], inputs: Inputs, tuner: Tuner, 
     model = trainable(prepared, tuner, loaded.model, start)
     count, total = trainable_parameters(inputs.skeleton or model)  # packed weights count as what they stand for
     name = prepared.choices.behaviours["tuner"].name
+    if experts := frozen_experts(inputs.skeleton or model):
+        prepared.run.say(f"note: {experts}")
     prepared.run.say(f"training {count:,} of {total:,} parameters ({count / total:.2%}) with {name}")
     return model
 
@@ -311,6 +314,8 @@ def show_dry_run(prepared: Prepared[SftConfig], inputs: Inputs, tuner: Tuner) ->
         count, total = trainable_parameters(inputs.skeleton)
         needed = training_bytes(inputs.skeleton, tuner, bits=config.quantization.quantization_bit)
         say(f"{count:,} of {total:,} parameters are trained ({count / total:.2%})")
+        if experts := frozen_experts(inputs.skeleton):
+            say(f"note: {experts}")
         say(f"{needed / 1e9:.2f} GB for weights, gradients and optimizer; activations come on top")
         for line in cost_of_steps(inputs.skeleton, needed, data.tokens_in_a_step(rows), data.steps, readers):
             say(line)
