@@ -1,7 +1,13 @@
 """The template `jinja`: what the tokenizer carries, with labels from the conversation's structure."""
 
+import itertools
+import json
+
 import pytest
 
+from llmtune.data.encode import Encoder, encode_rows
+from llmtune.data.report import DataReport
+from llmtune.data.truncate import Limit
 from llmtune.errors import DataError, UsageError
 from llmtune.template.carried import CarriedTemplate
 from llmtune.testing.tiny import tiny_tokenizer
@@ -146,3 +152,82 @@ def test_plain_text_stands_between_begin_and_end():
     template, tokenizer = carried(CHATML)
     encoded = template.encode({"messages": [{"role": "assistant", "content": "once upon"}]})
     assert tokenizer.decode(encoded["input_ids"]) == "once upon<|im_end|>"
+
+
+VICUNA = (
+    "{% for m in messages %}{% if m.role == 'user' %}USER: {{ m.content }}\n"
+    "{% else %}ASSISTANT: {{ m.content }}\n{% endif %}{% endfor %}{% if add_generation_prompt %}ASSISTANT: {% endif %}"
+)
+GLM = (
+    "{% for m in messages %}<|im_start|>{% if m.role == 'user' %}Q:{{ m.content }}{% else %}A:{{ m.content }}"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>A:{% endif %}"
+)
+THINKS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}:{% if m.reasoning_content and loop.last %}"
+    "<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content }}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant:<think>{% endif %}"
+)
+
+
+def turns(**more):
+    said = [("user", "one"), ("assistant", "two"), ("user", "three"), ("assistant", "four")]
+    return {
+        "messages": [{"role": role, "content": text, **(more if role == "assistant" else {})} for role, text in said]
+    }
+
+
+def samples_of(source, row):
+    """Return (the ids as text, the trained parts of them) of each sample, and the template."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = source
+    template = CarriedTemplate("n", tokenizer)
+    (samples,) = template.encode_samples([row])
+    found = []
+    for sample in samples:
+        groups = itertools.groupby(
+            zip(sample["input_ids"], sample["labels"], strict=True), lambda pair: pair[1] != -100
+        )
+        parts = [tokenizer.decode([token for token, _ in group]) for is_trained, group in groups if is_trained]
+        found.append((tokenizer.decode(sample["input_ids"]), parts))
+    return found, template
+
+
+def test_where_no_token_ends_an_answer_later_questions_are_not_trained_and_it_is_known():
+    found, template = samples_of(VICUNA, turns())
+    assert found == [("USER: one\nASSISTANT: two\nUSER: three\nASSISTANT: four\n", ["two\n", "four\n"])]
+    assert not template.ends_answers
+    assert template.closing_ids() == []
+
+
+def test_where_the_next_question_ends_an_answer_its_token_is_trained_and_stops():
+    found, template = samples_of(GLM, turns())
+    start = "<|im_start|>"
+    assert found == [(f"{start}Q:one{start}A:two{start}Q:three{start}A:four{start}", [f"two{start}", f"four{start}"])]
+    assert template.tokenizer.convert_tokens_to_ids(start) in template.stop_token_ids()
+
+
+def test_answers_whose_context_is_written_otherwise_later_are_samples_of_their_own():
+    found, _ = samples_of(THINKS, turns(reasoning_content="hm"))
+    first, second = "<|im_start|>user:one<|im_end|>", "<|im_start|>user:three<|im_end|>"
+    answer = "<|im_start|>assistant:"
+    assert found == [
+        (f"{first}{answer}<think>hm</think>two<|im_end|>", ["hm</think>two<|im_end|>"]),
+        (f"{first}{answer}two<|im_end|>{second}{answer}<think>hm</think>four<|im_end|>", ["hm</think>four<|im_end|>"]),
+    ]
+    found, _ = samples_of(THINKS, turns())
+    assert [parts for _, parts in found] == [["two<|im_end|>"], ["four<|im_end|>"]]
+
+
+def test_samples_of_one_row_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMTUNE_CACHE", str(tmp_path))
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = THINKS
+    template, report = CarriedTemplate("n", tokenizer), DataReport()
+    outcome = Encoder(template=template, limit=Limit(max_length=-1)).outcome(turns(reasoning_content="hm"))
+    assert (len(outcome.samples), outcome.problem) == (2, "")
+    lines = [
+        (json.dumps(row).encode(), f"d:{number}") for number, row in enumerate([turns(reasoning_content="hm")] * 2)
+    ]
+    rows = encode_rows(lines, Encoder(template=template, limit=Limit(max_length=-1)), report)
+    assert len(rows) == 4
+    assert "2 rows became 4 samples" in report.lines()

@@ -116,8 +116,8 @@ def test_split_cuts_plain_text_into_pieces_without_a_loss_and_leaves_conversatio
 
 def test_weights_are_cut_and_stored_with_the_ids(tmp_path):
     class Weighted:
-        def encode_batch(self, rows):
-            return [{"input_ids": [1, 2, 3], "labels": [1, 2, -100], "loss_weights": [0.5, 0.25, 0.0]} for _ in rows]
+        def encode_samples(self, rows):
+            return [[{"input_ids": [1, 2, 3], "labels": [1, 2, -100], "loss_weights": [0.5, 0.25, 0.0]}] for _ in rows]
 
         def closing_ids(self):
             return []

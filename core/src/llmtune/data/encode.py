@@ -11,7 +11,7 @@ import hashlib
 import inspect
 import json
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -50,14 +50,14 @@ class Encoder:
     def outcomes(self, rows: Sequence[Row]) -> list[Outcome]:
         """Encode many rows."""
         apart = [_thoughts_apart(row) for row in rows]
-        encoded = iter(self.template.encode_batch([row for row in apart if not isinstance(row, DataError)]))
+        encoded = iter(self.template.encode_samples([row for row in apart if not isinstance(row, DataError)]))
         found = [one if isinstance(one, DataError) else next(encoded) for one in apart]
         return [self._outcome(row, one) for row, one in zip(rows, found, strict=True)]
 
-    def _outcome(self, row: Row, encoded: Encoded | DataError) -> Outcome:
+    def _outcome(self, row: Row, encoded: list[Encoded] | DataError) -> Outcome:
         if isinstance(encoded, DataError):
             return Outcome(problem=encoded.problem)
-        outcome = self._fitting(row, encoded)
+        outcome = _of_all([self._fitting(row, one) for one in encoded])
         outcome.control_name = self._control_name(row)
         return outcome
 
@@ -133,6 +133,16 @@ class Encoder:
                 yield future.result(), sources
 
 
+def _of_all(outcomes: Sequence[Outcome]) -> Outcome:
+    """Return what became of a row that is several samples; those that cannot be used are left out where others stay."""
+    if len(outcomes) == 1:
+        return outcomes[0]
+    samples = [sample for one in outcomes for sample in one.samples]
+    problem = "" if samples else outcomes[0].problem
+    length = sum(one.length for one in outcomes)
+    return Outcome(samples=samples, length=length, problem=problem, kind=outcomes[0].kind if problem else "")
+
+
 def _thoughts_apart(row: Row) -> Row | DataError:
     try:
         return thoughts_apart(row)
@@ -175,6 +185,9 @@ def count(chunk: Chunk, sources: Sequence[str], report: DataReport) -> None:
             report.spelled_out(fact["control_name"], source)
         if fact["problem"]:
             report.drop(fact["problem"], source, kind=fact["kind"] or None)
+    several = [number for number in Counter(chunk.rows.tolist()).values() if number > 1]
+    report.parted += len(several)
+    report.parts += sum(several)
     kept = int(chunk.lengths.sum())
     report.tokens += kept
     report.target_tokens += chunk.targets

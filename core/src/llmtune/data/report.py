@@ -27,6 +27,9 @@ class DataReport:
     tokens: int = 0
     target_tokens: int = 0
     truncated: int = 0
+    parted: int = 0
+    """Rows that are several samples (`parts` together): one for each answer, or of a text that was split."""
+    parts: int = 0
     duplicates: int = 0
     """Training rows with the same content as one before them; they stay."""
     dropped: Counter[str] = field(default_factory=Counter)
@@ -126,6 +129,8 @@ class DataReport:
         if self.truncated:
             first += f", {self.truncated} truncated"
         lines = [first, *self.dropped_lines()]
+        if self.parted:
+            lines.append(f"{self.parted} rows became {self.parts} samples")
         if self.duplicates:
             lines.append(f"{self.duplicates} training rows are copies of others")
         lines += [

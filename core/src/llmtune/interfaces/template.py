@@ -20,6 +20,8 @@ class Template(ABC):
     """Texts that end an answer, besides the tokenizer's end-of-sequence token."""
     answer_begin: str = ""
     """What the prompt begins the answer with; it belongs to the answer's text (`<think>` of DeepSeek-R1)."""
+    several_samples: bool = False
+    """Whether `encode_samples` may give several for a row."""
     loss_scales: LossScales | None = None
     """Weights of answers in the loss, set by the run (--use_loss_scale)."""
 
@@ -33,6 +35,10 @@ class Template(ABC):
     def encode_batch(self, rows: Sequence[Row]) -> list[Encoded | DataError]:
         """Render many rows; one that cannot be trained on gives its error. Override it to tokenise all at once."""
         return [_encoded_or_error(self, row) for row in rows]
+
+    def encode_samples(self, rows: Sequence[Row]) -> list[list[Encoded] | DataError]:
+        """Like `encode_batch`, for formats in which a row may be several samples; they are shuffled apart."""
+        return [one if isinstance(one, DataError) else [one] for one in self.encode_batch(rows)]
 
     def closing_ids(self) -> list[int]:
         """Return the trained tokens that end the last answer; a row cut on the right keeps them."""

@@ -32,6 +32,7 @@ from llmtune.plugins.manager import PluginManager
 from llmtune.plugins.plan import make_plan
 from llmtune.plugins.requirements import check_requirements
 from llmtune.specs import LoadedModel, LoadOptions, ModelSpec, RunContext, RunPlan, TemplateSpec, ToolsPromptSpec
+from llmtune.template.carried import CarriedTemplate
 from llmtune.template.loss_scale import LossScales, read_loss_scales
 from llmtune.template.tools_prompt import find_tools_prompt
 from llmtune.template.vocabulary import Vocabulary
@@ -356,6 +357,8 @@ def make_template(
         "llmtune_create_template", entry, spec=spec, tokenizer=tokenizer, run=prepared.run
     )
     template.loss_scales = prepared.choices.loss_scales
+    if isinstance(template, CarriedTemplate) and not template.ends_answers:
+        prepared.run.say("note: in the model's chat template no control token ends an answer: nothing will stop one")
     if prepared.config.template.special_tokens_in_text:
         _let_special_tokens_in(template, spec.name)
     return spec, template

@@ -70,7 +70,9 @@ def training_data(
         return _streamed(prepared, encoder, report)
     config = prepared.config
     needs_lengths = config.preprocessing.packing or config.template.truncation_strategy == "split"
-    if config.preprocessing.lazy_tokenize and not needs_lengths:
+    if config.preprocessing.lazy_tokenize and encoder.template.several_samples:
+        prepared.run.say("note: rows are encoded first: with the model's own chat template some may be several samples")
+    elif config.preprocessing.lazy_tokenize and not needs_lengths:
         return _lazy(prepared, rows, encoder, report)
     return _eager(prepared, rows, encoder, report)
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 from llmtune.errors import DataError, UsageError
 from llmtune.interfaces.template import Template
@@ -40,6 +41,8 @@ _WAYS: tuple[Callable[[str], str], ...] = (
 class CarriedTemplate(Template):
     """Renders rows with `tokenizer.chat_template`."""
 
+    several_samples = True
+
     def __init__(self, name: str, tokenizer: Any, default_system: str | None = None) -> None:
         if not getattr(tokenizer, "chat_template", None):
             raise UsageError(
@@ -54,35 +57,61 @@ class CarriedTemplate(Template):
         self.stop_words: list[str] = []
 
     def encode(self, row: Row) -> Encoded:
-        (encoded,) = self.encode_batch([row])
+        (encoded,) = self.encode_samples([row])
         if isinstance(encoded, DataError):
             raise encoded
-        return encoded
+        if len(encoded) > 1:
+            raise DataError(f"is {len(encoded)} samples: each answer has another context when it is given")
+        return encoded[0]
 
-    def encode_batch(self, rows: Sequence[Row]) -> list[Encoded | DataError]:
+    def encode_samples(self, rows: Sequence[Row]) -> list[list[Encoded] | DataError]:
+        """Render rows; one whose earlier turns are written otherwise while an answer is to come gives one for each."""
         rendered: list[list[Piece] | DataError] = []
+        counts: list[int] = []
         for row in rows:
             try:
-                rendered.append(joined(self._training_pieces(row)))
+                samples = [joined(pieces) for pieces in self._samples(row)]
             except DataError as error:
                 rendered.append(error)
-        return assembled(rendered, self.vocabulary)
+                counts.append(0)
+            else:
+                rendered += samples
+                counts.append(len(samples))
+        encoded = iter(assembled(rendered, self.vocabulary))
+        return [_together([next(encoded) for _ in range(max(count, 1))]) for count in counts]
 
     def encode_prompt(self, row: Row) -> list[int]:
         own = self._rendered(row, generation=True)
-        (encoded,) = assembled([joined(self._pieces(own))], self.vocabulary)
+        (encoded,) = assembled([joined(self._pieces(own.stretches))], self.vocabulary)
         assert not isinstance(encoded, DataError)
         return encoded["input_ids"]
 
     def stop_token_ids(self) -> list[int]:
         """The end-of-sequence token, and what this template ends an answer with."""
-        probe: Row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
-        ending = _after_last_mark(self._marked(probe)[0], self.vocabulary)
-        ids = [self.tokenizer.eos_token_id, *ending[:1]]
+        ids = [self.tokenizer.eos_token_id, self._stop]
         return list(dict.fromkeys(token for token in ids if token is not None))
 
+    @property
+    def ends_answers(self) -> bool:
+        """Whether a control token ends an answer: trained with it, and what stops it when the model is served."""
+        return self._stop is not None
+
+    @cached_property
+    def _stop(self) -> int | None:
+        """The first control token behind an answer, or where there is none, the one that begins the next question."""
+        question, answer = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+        for turns, behind in (([question, answer], -1), ([question, answer, question, answer], 2)):
+            try:
+                between = _MARK.split(self._marked({"messages": turns}).text)[::2]  # type: ignore[typeddict-item]
+            except DataError:
+                continue
+            control = [part[0] for part in self.vocabulary.stretches(between[behind]) if isinstance(part, tuple)]
+            if control:
+                return control[0]
+        return None
+
     def closing_ids(self) -> list[int]:
-        return self.stop_token_ids()[-1:]
+        return [] if self._stop is None else [self._stop]
 
     def jinja(self) -> str:
         carried = self._source
@@ -93,66 +122,107 @@ class CarriedTemplate(Template):
 
     # --- rendering --------------------------------------------------------------------------------
 
-    def _training_pieces(self, row: Row) -> list[Piece]:
+    def _samples(self, row: Row) -> list[list[Piece]]:
         messages = row["messages"]
         if len(messages) == 1 and messages[0]["role"] == "assistant":
-            return plain_text(messages[0]["content"], self.vocabulary.leading, self.tokenizer.eos_token_id)
+            return [plain_text(messages[0]["content"], self.vocabulary.leading, self.tokenizer.eos_token_id)]
         if messages[-1]["role"] != "assistant":
             raise DataError("has no answer to train on (the row ends with a question)")
-        pieces = self._pieces(self._rendered(row))
         turns = self.loss_scales.turns if self.loss_scales else ""
         if turns == "all":
-            return [piece._replace(answer=True, trained=True) for piece in pieces]
+            pieces = self._pieces(self._rendered(row).stretches)
+            return [[piece._replace(answer=True, trained=True) for piece in pieces]]
         trained = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
         trained = [number for number in trained if messages[number].get("loss", True)]
-        trained = trained[-1:] if turns == "last" else trained
-        self._check_printed(row)
-        for number in reversed(trained):
-            pieces = self._with_answer(pieces, row, number)
-        if not any(piece.trained for piece in pieces):
+        trained = trained[-1:] if turns == "last" and trained[-1:] == [len(messages) - 1] else trained
+        if not trained or (turns == "last" and trained[-1] != len(messages) - 1):
             raise DataError("no assistant turn is trained on")
+        self._check_printed(row)
+        whole = self._rendered(row)
+        found = {number: self._span(whole, row, number) for number in trained}
+        spans = {number: span for number, span in found.items() if span is not None}
+        if len(spans) == len(trained):
+            return [self._trained(whole, row, spans)]
+        return [self._alone({**row, "messages": messages[: number + 1]}) for number in trained]
+
+    def _alone(self, row: Row) -> list[Piece]:
+        """Return the sample of a row's last answer, in the context in which it is given."""
+        number = len(row["messages"]) - 1
+        self._check_printed(row)
+        whole = self._rendered(row)
+        span = self._span(whole, row, number) or self._span(whole, row, number, loosely=True)
+        if span is None:
+            raise DataError(
+                f"answer {number + 1}: the model's chat template writes what is before it differently when the answer "
+                "is still to come; train with another --template_type"
+            )
+        return self._trained(whole, row, {number: span})
+
+    def _span(self, whole: _Rendering, row: Row, number: int, *, loosely: bool = False) -> tuple[int, int] | None:
+        """Return where the model begins to write message `number` and where its turn ends; None where its prompt is
+        not the beginning of `whole`.
+
+        `loosely` a prompt may go on otherwise than the answer does (with `<think>`) behind all earlier turns.
+        """
+        before = self._conversation({**row, "messages": row["messages"][:number]})
+        prompt = self._printed(*before, generation=True)
+        start = len(prompt)
+        if not whole.text.startswith(prompt):
+            if not loosely:
+                return None
+            start = _in_common(prompt, whole.text)
+            if start < len(self._printed(*before, generation=False)):
+                return None
+        end = max([start, *(place for owner, place in whole.ends if owner == number)])
+        return start, end + self._ending(whole, row, number, end)
+
+    def _ending(self, whole: _Rendering, row: Row, number: int, end: int) -> int:
+        """Return how many characters of what follows the last text of an answer belong to its turn."""
+        if number == len(row["messages"]) - 1:
+            return len(whole.text) - end
+        alone = self._rendered({**row, "messages": row["messages"][: number + 1]})
+        last = max((place for owner, place in alone.ends if owner == number), default=len(alone.text))
+        return _in_common(alone.text[last:], whole.text[end:])
+
+    def _trained(self, whole: _Rendering, row: Row, spans: Mapping[int, tuple[int, int]]) -> list[Piece]:
+        """Return the pieces of a rendering in which the answers at `spans` are trained, each with what ends it."""
+        pieces: list[Piece] = []
+        place = 0
+        for number, (start, end) in spans.items():
+            pieces += self._handed_over(pieces, self._pieces(whole.between(place, start)))
+            own = [piece._replace(answer=True, trained=True) for piece in self._pieces(whole.between(start, end))]
+            stops = self.stop_token_ids()
+            closed = next((at for at, piece in enumerate(own) if piece.control and piece.control[0] in stops), len(own))
+            own, rest = own[: closed + 1], own[closed + 1 :]
+            if self.loss_scales and self.loss_scales.parts:
+                own = weighed(own, row["messages"][number - 1]["content"], self.loss_scales, self.vocabulary)
+            pieces += [*own, *(Piece(piece.text, piece.control) for piece in rest)]
+            place = end
+        rest = self._handed_over(pieces, self._pieces(whole.between(place, len(whole.text))))
+        if not rest and self._stop is not None and pieces[-1].trained and pieces[-1].control != (self._stop,):
+            rest = [Piece(control=(self._stop,), answer=True, trained=True)]  # the next question would begin with it
+        return [*pieces, *rest]
+
+    def _handed_over(self, before: Sequence[Piece], pieces: list[Piece]) -> list[Piece]:
+        """Where nothing ends an answer, the token that begins the next turn does."""
+        open_answer = bool(before) and before[-1].trained and before[-1].control[:1] != (self._stop,)
+        if open_answer and pieces and pieces[0].control[:1] == (self._stop,):
+            return [pieces[0]._replace(answer=True, trained=True), *pieces[1:]]
         return pieces
 
     def _check_printed(self, row: Row) -> None:
         """Raise `DataError` where the template leaves out an answer, or what the answers depend on."""
-        marked, texts = self._marked(row)
-        printed = {texts[int(number)] for number in _MARK.findall(marked)}
+        marked = self._marked(row)
+        printed = {marked.texts[int(number)] for number in _MARK.findall(marked.text)}
         said = [("the system prompt", row.get("system")), *map(_said, row["messages"])]
         said.append(("the thoughts of the last answer", row["messages"][-1].get("reasoning_content")))
         lost = [what for what, text in said if text and text not in printed]
         names = [tool["function"]["name"] for tool in row.get("tools") or ()]
         names += [call["function"]["name"] for one in row["messages"] for call in one.get("tool_calls", ())]
-        if not all(name in marked for name in names):
+        if not all(name in marked.text for name in names):
             lost = ["tools and their calls"]
         if lost:
             raise DataError(f"the model's chat template does not print {lost[0]}; choose another --template_type")
-
-    def _with_answer(self, pieces: list[Piece], row: Row, number: int) -> list[Piece]:
-        """Mark what the model writes for message `number`: from the end of its prompt to the end of its turn."""
-        before: Row = {**row, "messages": row["messages"][:number]}
-        prompt = joined(self._pieces(self._rendered(before, generation=True)))
-        start = _common(prompt, pieces)
-        if start is None:
-            last = number == len(row["messages"]) - 1
-            advice = "another --template_type" if last else "the last answer alone: --loss_scale_config_path last_round"
-            raise DataError(
-                f"answer {number + 1}: the model's chat template writes what is before it differently when the "
-                f"answer is still to come; train with {advice}"
-            )
-        head, rest = start
-        end = self._end(rest)
-        own = [piece._replace(answer=True, trained=True) for piece in rest[:end]]
-        if self.loss_scales and self.loss_scales.parts:
-            own = weighed(own, row["messages"][number - 1]["content"], self.loss_scales, self.vocabulary)
-        return [*head, *own, *rest[end:]]
-
-    def _end(self, pieces: Sequence[Piece]) -> int:
-        """Return the place behind the token that ends the turn, the first of those that stop an answer."""
-        stops = set(self.stop_token_ids())
-        for place, piece in enumerate(pieces):
-            if piece.control and piece.control[0] in stops:
-                return place + 1
-        return len(pieces)
 
     def _pieces(self, stretches: Sequence[Stretch]) -> list[Piece]:
         pieces: list[Piece] = []
@@ -161,27 +231,36 @@ class CarriedTemplate(Template):
             pieces += [Piece(part) if isinstance(part, str) else Piece(control=part) for part in own]
         return pieces
 
-    def _rendered(self, row: Row, *, generation: bool = False) -> list[Stretch]:
+    def _rendered(self, row: Row, *, generation: bool = False) -> _Rendering:
         """Return the conversation as the template prints it, the row's text told apart from the template's."""
-        marked, texts = self._marked(row, generation=generation)
+        marked = self._marked(row, generation=generation)
         written = self._printed(*self._conversation(row), generation=generation)
-        parts = _MARK.split(marked)
+        parts = _MARK.split(marked.text)
         own, numbers = parts[::2], [int(number) for number in parts[1::2]]
-        found = _aligned(written, own, [texts[number] for number in numbers])
+        found = _aligned(written, own, [marked.texts[number] for number in numbers])
         if found is None:
             raise DataError("the model's chat template changes the text of the row in a way that cannot be followed")
-        return found
+        stretches, ends = found
+        return _Rendering(
+            written, stretches, [(marked.owners[one], end) for one, end in zip(numbers, ends, strict=True)]
+        )
 
-    def _marked(self, row: Row, *, generation: bool = False) -> tuple[str, list[str]]:
-        """Return what the template prints for marks, and the text that each stands for."""
+    def _marked(self, row: Row, *, generation: bool = False) -> _Marked:
+        """Return what the template prints for marks, and the text and the message that each stands for."""
         texts: list[str] = []
-
-        def mark(text: str) -> str:
-            texts.append(text)
-            return f"{_OPEN}{len(texts) - 1}{_CLOSE}"
-
+        owners: list[int] = []
         messages, tools = self._conversation(row)
-        return self._printed([_marked(one, mark) for one in messages], tools, generation=generation), texts
+        first = len(messages) - len(row["messages"])  # a system prompt is message -1
+        marked = []
+        for number, message in enumerate(messages):
+
+            def mark(text: str, owner: int = number - first) -> str:
+                texts.append(text)
+                owners.append(owner)
+                return f"{_OPEN}{len(texts) - 1}{_CLOSE}"
+
+            marked.append(_marked(message, mark))
+        return _Marked(self._printed(marked, tools, generation=generation), texts, owners)
 
     def _conversation(self, row: Row) -> tuple[list[dict[str, Any]], Any]:
         system = row.get("system")
@@ -267,11 +346,15 @@ def _values(value: Any, mark: Callable[[str], str]) -> Any:
     return mark(value) if isinstance(value, str) and value else value
 
 
-def _aligned(written: str, own: Sequence[str], texts: Sequence[str]) -> list[Stretch] | None:
-    """Split `written` into the template's own parts and, between them, the texts as one of `_WAYS` gives them."""
+def _aligned(written: str, own: Sequence[str], texts: Sequence[str]) -> tuple[list[Stretch], list[int]] | None:
+    """Split `written` into the template's own parts and, between them, the texts as one of `_WAYS` gives them.
+
+    Returns (stretches, where each text ends), None where it cannot be split.
+    """
     if not written.startswith(own[0]):
         return None
     stretches: list[Stretch] = [(own[0], False)]
+    ends: list[int] = []
     place = len(own[0])
     for text, following in zip(texts, own[1:], strict=True):
         ways = (way(text) for way in _WAYS)
@@ -279,31 +362,46 @@ def _aligned(written: str, own: Sequence[str], texts: Sequence[str]) -> list[Str
         if given is None:
             return None
         stretches += [(given, True), (following, False)]
+        ends.append(place + len(given))
         place += len(given) + len(following)
-    return [stretch for stretch in stretches if stretch[0]] if place == len(written) else None
+    return (stretches, ends) if place == len(written) else None
 
 
-def _common(prompt: Sequence[Piece], pieces: Sequence[Piece]) -> tuple[list[Piece], list[Piece]] | None:
-    """Split `pieces` behind what `prompt` says; None where they differ."""
-    whole = list(pieces)
-    place = 0
-    for piece in prompt:
-        text = ""
-        while piece.text and place < len(whole) and whole[place].text and len(text) < len(piece.text):
-            text += whole[place].text
-            place += 1
-        if piece.control and place < len(whole) and whole[place].control == piece.control:
-            place += 1
-        elif piece.control or not text.startswith(piece.text):
-            return None
-        elif len(text) > len(piece.text):
-            kept = whole[place - 1].text
-            cut = len(kept) - (len(text) - len(piece.text))
-            whole[place - 1 : place] = [whole[place - 1]._replace(text=kept[:cut]), Piece(kept[cut:])]
-    return whole[:place], whole[place:]
+def _in_common(first: str, second: str) -> int:
+    """Return how many characters two texts begin with alike."""
+    pairs = zip(first, second, strict=False)
+    return next((place for place, (one, other) in enumerate(pairs) if one != other), min(len(first), len(second)))
 
 
-def _after_last_mark(text: str, vocabulary: Vocabulary) -> list[int]:
-    """Return the control tokens behind the last text of a row."""
-    tail = _MARK.split(text)[-1]
-    return [part[0] for part in vocabulary.stretches(tail) if isinstance(part, tuple)]
+def _together(samples: list[Encoded | DataError]) -> list[Encoded] | DataError:
+    """Return the samples of a row, or what is wrong with one of them."""
+    wrong = next((one for one in samples if isinstance(one, DataError)), None)
+    return wrong or [one for one in samples if not isinstance(one, DataError)]
+
+
+class _Marked(NamedTuple):
+    """What a template prints for a conversation whose texts are marks."""
+
+    text: str
+    texts: list[str]
+    owners: list[int]
+    """The number of the message that each text belongs to."""
+
+
+class _Rendering(NamedTuple):
+    """What a template prints for a conversation."""
+
+    text: str
+    stretches: list[Stretch]
+    ends: list[tuple[int, int]]
+    """(message, where one of its texts ends) in the order in which they are printed."""
+
+    def between(self, start: int, end: int) -> list[Stretch]:
+        """Return the stretches from character `start` to `end`."""
+        found: list[Stretch] = []
+        place = 0
+        for text, from_row in self.stretches:
+            part = text[max(0, start - place) : max(0, end - place)]
+            found += [(part, from_row)] if part else []
+            place += len(text)
+        return found
