@@ -72,7 +72,7 @@ def test_self_cognition_without_names_says_which_flags(llmtune: Llmtune) -> None
             ["data.jsonl:2", "malformed JSON", "expected one object per line"],
         ),
         ('{"query": "a"}\n', ["data.jsonl:1", "no answer"]),
-        ('{"foo": "a", "bar": "b"}\n', ["data.jsonl:1", "found bar, foo", "query: query, prompt", "--columns"]),
+        ('{"foo": "a", "bar": "b"}\n', ["data.jsonl:1", "bar ('b'), foo ('a')", "query: query, prompt", "--columns"]),
         ("[1, 2]\n", ["data.jsonl:1", "named columns"]),
     ],
     ids=["empty", "malformed", "no answer", "unknown columns", "not an object"],

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from llmtune.config.data import split_names
 from llmtune.config.flags import Given, Words
 from llmtune.errors import UsageError
+from llmtune.paths import split_names
 
 RENAMED = {
     "boft_modules_to_save": "modules_to_save",

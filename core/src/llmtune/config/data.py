@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from llmtune.config.section import Section, named
-from llmtune.paths import user_path
+from llmtune.paths import split_names
 
 
 def _split_commas(value: object) -> object:
@@ -17,24 +16,6 @@ def _split_commas(value: object) -> object:
     if isinstance(value, list):
         return [part for item in value for part in (split_names(item) if isinstance(item, str) else [item])]
     return value
-
-
-def split_names(text: str) -> list[str]:
-    """`--dataset a,b c` names three datasets, as in SWIFT; a comma in a path that exists is no border."""
-    parts, found = text.split(","), []
-    while parts:
-        count = next((count for count in range(len(parts), 1, -1) if _exists(",".join(parts[:count]))), 1)
-        found.append(",".join(parts[:count]))
-        parts = parts[count:]
-    return [name for name in found if name != ""]
-
-
-def _exists(selector: str) -> bool:
-    path = user_path(re.sub(r"#\d+$", "", selector))
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # a name that no file can have
-        return False
 
 
 Selectors = Annotated[list[str], BeforeValidator(_split_commas)]
