@@ -133,7 +133,7 @@ def _messages(turn: Any, column: str) -> list[Message]:
 def _value_of(turn: Mapping[str, Any], keys: tuple[str, ...]) -> tuple[str, Any]:
     """Return (key, value) of the one thing that is known by several names; two that differ are a `ValueError`."""
     found = {key: turn[key] for key in keys if turn.get(key) is not None}
-    key = next(iter(found), keys[0])
+    key = next(iter(found), next((key for key in keys if key in turn), keys[0]))
     for other, value in found.items():
         if value != found[key]:
             raise ValueError(f"a turn has {key!r} {shown(found[key])} and {other!r} {shown(value)}: leave one out")
