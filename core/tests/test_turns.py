@@ -8,7 +8,10 @@ from llmtune.data.files import read_records
 from llmtune.data.preprocess import Auto, auto
 from llmtune.data.turns import to_messages
 from llmtune.errors import DataError
+from llmtune.template.jinja import jinja_ids
 from llmtune.template.tool_results import answered_calls
+from llmtune.testing import create_template
+from llmtune.testing.tiny import tiny_tokenizer
 
 CALL = '{"name": "f", "arguments": {"x": 1}}'
 
@@ -155,3 +158,21 @@ def test_a_map_of_arrow_is_an_object(tmp_path):
     pq.write_table(pa.table({"messages": pa.ListArray.from_arrays([0, 1], turn)}), tmp_path / "map.parquet")
     (record,) = read_records(tmp_path / "map.parquet")
     assert to_messages(record["messages"], "messages")[0]["tool_calls"][0]["function"]["arguments"] == {"x": "1"}
+
+
+@pytest.mark.parametrize("name", ["gemma4", "kimi_k2"])
+@pytest.mark.parametrize("keys", [("tool_call_id",), ("name",), ()], ids=["ids", "names", "order"])
+def test_the_exported_template_gives_results_to_the_same_calls(name, keys):
+    told = {"f": {**RESULT, "tool_call_id": "c1", "name": "f"}, "g": {**RESULT, "tool_call_id": "c2", "name": "g"}}
+    results = [{key: value for key, value in told[one].items() if key in ("role", "content", *keys)} for one in "gf"]
+    calling = {"role": "assistant", "content": "", "tool_calls": [call(id="c1"), call("g", id="c2")]}
+    tools = [{"type": "function", "function": {"name": one, "description": "d", "parameters": {}}} for one in "fg"]
+    row = {"messages": [ASK, calling, *results, DONE], "tools": tools}
+    tokenizer = tiny_tokenizer()
+    _, template = create_template(name, tokenizer)
+    ids = template.encode(row)["input_ids"]
+    assert jinja_ids(row, template.jinja(), tokenizer) == ids
+    first = {"gemma4": "response:{}{{", "kimi_k2": "Return of functions.{}:"}[name]
+    text = tokenizer.decode(ids)
+    expected = ["g", "f"] if keys else ["f", "g"]
+    assert text.index(first.format(expected[0])) < text.index(first.format(expected[1]))

@@ -57,7 +57,7 @@ def merged(prepared: Prepared[Any]) -> LoadedModel:
     with checkpoint.writing(final) as staged:
         loaded.model.save_pretrained(staged)
         files.write(staged)
-        loaded.model = _read_again(loaded.model, staged)
+        _read_again(loaded, staged)
     prepared.run.say(f"merged model: {final}\ntry it: llmtune infer --ckpt_dir {final}")
     return loaded
 
@@ -78,16 +78,15 @@ def load_merged(prepared: Prepared[Any]) -> LoadedModel:
     return loaded
 
 
-def _read_again(model: Any, folder: Path) -> Any:
-    """Return the model as it was written: what its files lost or tied is found before it is called done."""
-    expected, dtype, device = probe_logits(model), model.dtype, model.device
-    placed = {"device_map": model.hf_device_map} if hasattr(model, "hf_device_map") else {}
-    kind = type(model)
-    del model
-    written = kind.from_pretrained(folder, dtype=dtype, **placed)
-    written = written if placed else written.to(device)
-    check_same_answers(expected, probe_logits(written), dtype, f"writing {folder.name}")
-    return written
+def _read_again(loaded: LoadedModel, folder: Path) -> None:
+    """Take the model as it was written: what its files lost or tied is found before it is called done."""
+    expected, kind = probe_logits(loaded.model), type(loaded.model)
+    dtype, device = loaded.model.dtype, loaded.model.device
+    placed = {"device_map": loaded.model.hf_device_map} if hasattr(loaded.model, "hf_device_map") else {}
+    loaded.model = None  # memory holds one of them at a time
+    loaded.model = kind.from_pretrained(folder, dtype=dtype, **placed)
+    loaded.model = loaded.model if placed else loaded.model.to(device)
+    check_same_answers(expected, probe_logits(loaded.model), dtype, f"writing {folder.name}")
 
 
 def _unquantized(prepared: Prepared[Any], model: Any) -> Any:

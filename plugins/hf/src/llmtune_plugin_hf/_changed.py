@@ -28,7 +28,7 @@ class Trained:
 
 @torch.no_grad()
 def _fingerprint(model: Any) -> torch.Tensor:
-    """A weighted sum (float64) per parameter: an update that is not zero changes it."""
+    """Two sums (float64) per parameter in one number; updates of all parameters would have to cancel to leave them."""
     found = []
     for parameter in model.parameters():
         if parameter.requires_grad:
